@@ -1,0 +1,27 @@
+"""geomail takes mail jobs from a Redis list, delivers them by SMTP, very fast, and loses none.
+
+The public names live here and come from their rooms when they are first asked for: importing
+geomail imports nothing else, so that a producer which only wants an exception's name never pays
+for gevent.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_ROOM_OF = {
+    "ConfigError": "geomail.errors",
+    "GeomailError": "geomail.errors",
+    "PayloadError": "geomail.errors",
+    "RedisUnusable": "geomail.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'geomail' has no attribute {name!r}")
+    return getattr(import_module(_ROOM_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOM_OF})
