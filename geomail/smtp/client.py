@@ -1,0 +1,474 @@
+"""The client's side of an SMTP conversation (RFC 5321), without a socket and without a clock.
+
+Whoever owns the socket pumps: it hands `receive()` the bytes that came, writes what `output()`
+gives, says by `wrote()` how many bytes the kernel took, and acts on the events. The conversation is
+a queue of awaited replies: every command written appends what kind of reply it will get, every
+reply takes the oldest, and a table says what that kind does with it. Replies are matched by
+counting, never by code or text, so one that nobody awaits ends the connection (Lost), as does any
+byte out of step.
+
+The dialogue up to READY is a small table of steps: greeting, EHLO or HELO, STARTTLS and EHLO again,
+AUTH. Then messages go as transactions:
+
+    begin(letter)   MAIL, RCPT…, DATA, in one group where PIPELINING (RFC 2920) was announced under
+                    this very TLS state, one by one otherwise
+    ContentWanted   the server said 354; nothing of the content leaves before that
+    content(t)      content and final dot; begin() of the next letter may follow in the same write,
+                    so that a message costs one write and one round trip in steady state
+    Finished(t)     every reply of the transaction is in
+
+When the connection goes, `unfinished` tells what was under way, and `sent_whole()` whether its last
+byte had been taken by the kernel: only then can the message have been delivered unknown to us.
+"""
+
+import base64
+import binascii
+import re
+from collections import deque
+from collections.abc import Callable
+
+from geomail.errors import ProtocolError
+from geomail.smtp import auth, data
+from geomail.smtp.events import (
+    Awaited,
+    Cause,
+    ContentWanted,
+    Event,
+    Finished,
+    HandshakeWanted,
+    Letter,
+    Lost,
+    Phase,
+    Policy,
+    Ready,
+    Transaction,
+)
+from geomail.smtp.reply import Reply, ReplyReader
+
+COMMAND_LIMIT = 512
+_CHALLENGES_LIMIT = 8
+
+
+class Client:
+    """One conversation, from the greeting to the end."""
+
+    def __init__(self, policy: Policy, *, under_tls: bool = False) -> None:
+        self.policy = policy
+        self.phase = Phase.OPENING
+        self.under_tls = under_tls
+        self.is_logged_in = False
+        self.capabilities: dict[str, str] = {}
+        self.greeting: Reply | None = None
+        self.delivered = 0
+        self.unfinished: deque[Transaction] = deque()
+        self.awaited: deque[Awaited] = deque((Awaited.GREETING,))
+        self.eight_bit = self.pipelining = self.overlaps = False
+        self._reader = ReplyReader()
+        self._out: list[bytes] = []
+        self._queued = 0
+        self._written = 0
+        self._held: deque[tuple[Awaited, bytes]] = deque()
+        self._needs_reset = False
+        self._events: list[Event] = []
+        self._mechanisms: list[str] = []
+        self._exchange: auth.Exchange | None = None
+        self._response: bytes | None = None  # an initial response too long for the AUTH line
+        self._challenges = 0
+        self._handlers: dict[Awaited, Callable[[Reply], None]] = {
+            Awaited.GREETING: self._on_greeting,
+            Awaited.EHLO: self._on_ehlo,
+            Awaited.HELO: self._on_helo,
+            Awaited.STARTTLS: self._on_starttls,
+            Awaited.AUTH: self._on_auth,
+            Awaited.MAIL: self._on_mail,
+            Awaited.RCPT: self._on_rcpt,
+            Awaited.DATA: self._on_data,
+            Awaited.CONTENT: self._on_final,
+            Awaited.DOT: self._on_dot,
+            Awaited.RSET: self._on_reset,
+            Awaited.QUIT: self._on_quit,
+        }
+
+    @property
+    def is_lost(self) -> bool:
+        """True from the Lost event on."""
+        return self.phase is Phase.LOST
+
+    # ---- bytes in, bytes out
+
+    def receive(self, received: bytes) -> list[Event]:
+        """Take the bytes that came (b"" at the end of the stream) and return what they mean."""
+        events = self._events
+        if self.is_lost:
+            return []
+        if not received:
+            self.lose(Cause.CLOSED, "the server closed the connection")
+        else:
+            try:
+                for reply in self._reader.feed(received):
+                    self._take(reply)
+                    if self.is_lost:
+                        break
+                if self.phase is Phase.HANDSHAKE and not self._reader.is_empty:
+                    self._injected()
+            except ProtocolError as error:
+                self.lose(Cause.OUT_OF_STEP, str(error))
+        self._events = []
+        return events
+
+    def output(self) -> bytes:
+        """Return the bytes to write now; `wrote()` is told how many of them the kernel took."""
+        out = self._out
+        if not out:
+            return b""
+        self._out = []
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def wrote(self, count: int) -> None:
+        """Note that the kernel has taken `count` more bytes."""
+        self._written += count
+
+    def sent_whole(self, transaction: Transaction) -> bool:
+        """Return whether the kernel took the last byte of the transaction's content."""
+        return 0 < transaction.content_end <= self._written
+
+    def lose(self, cause: Cause, text: str, reply: Reply | None = None) -> Lost:
+        """End the conversation here: nothing more is written or read. Returns the event."""
+        phase = self.awaited[0] if self.awaited else None
+        lost = Lost(cause, phase, text, reply)
+        self.phase = Phase.LOST
+        self._events.append(lost)
+        return lost
+
+    # ---- what the owner of the connection asks for
+
+    def begin(self, letter: Letter, owner: object) -> Transaction:
+        """Open a transaction: MAIL, RCPT for each recipient, DATA (RFC 5321 section 3.3).
+
+        Raises ProtocolError when the conversation is not ready for one. Ask `refusal()` first.
+        """
+        is_busy = self._held or (self.unfinished and not self.unfinished[-1].content_end)
+        if self.phase is not Phase.READY or is_busy:
+            raise ProtocolError(f"a transaction can't begin while {self.phase.value}")
+        transaction = Transaction(letter, owner)
+        self.unfinished.append(transaction)
+        if self._needs_reset:
+            self._needs_reset = False
+            self._command(Awaited.RSET, b"RSET\r\n")
+        mail = self._mail_command(letter)
+        if self.pipelining:
+            rcpts = ">\r\nRCPT TO:<".join(letter.recipients)
+            self._write(f"{mail}RCPT TO:<{rcpts}>\r\nDATA\r\n".encode())
+            self.awaited.append(Awaited.MAIL)
+            self.awaited.extend([Awaited.RCPT] * len(letter.recipients))
+            self.awaited.append(Awaited.DATA)
+        else:
+            self._command(Awaited.MAIL, mail.encode())
+            for recipient in letter.recipients:
+                self._command(Awaited.RCPT, f"RCPT TO:<{recipient}>\r\n".encode())
+            self._command(Awaited.DATA, b"DATA\r\n")
+        return transaction
+
+    def content(self, transaction: Transaction) -> None:
+        """Write the content of a transaction whose ContentWanted has come."""
+        reply = transaction.data
+        if reply is None or not reply.is_intermediate or transaction.content_end:
+            raise ProtocolError("content is written once, after 354")
+        self._write(data.stuff(transaction.letter.content))
+        transaction.content_end = self._queued
+        self.awaited.append(Awaited.CONTENT)
+
+    def refusal(self, letter: Letter) -> Reply | None:
+        """Return why this server can't be given this letter, as the reply it would earn, or None.
+
+        Nothing is written (RFC 1870, RFC 6152, RFC 6531; RFC 5321 section 4.1.2 for the addresses).
+        """
+        limit = self.capabilities.get("SIZE", "")
+        if limit.isdigit() and 0 < int(limit) < len(letter.content):
+            return _refuse("5.3.4", f"{len(letter.content)} octets, and the host takes {limit}")
+        if letter.eight_bit and not self.eight_bit:
+            return _refuse("5.6.3", "8-bit content, and the host does not announce 8BITMIME")
+        if letter.smtputf8 and "SMTPUTF8" not in self.capabilities:
+            return _refuse("5.6.7", "a non-ASCII address, and the host does not announce SMTPUTF8")
+        addresses = (letter.mail_from, *letter.recipients)
+        if _SUSPECT.search("".join(addresses)) is not None:
+            for address in addresses:
+                if not is_safe_path(address):
+                    return _refuse("5.1.3", f"address {address!r} can't stand in a command")
+        return None
+
+    def tls_started(self) -> None:
+        """Go on after the handshake: forget everything, say EHLO again (RFC 3207 section 4.2)."""
+        if self.phase is not Phase.HANDSHAKE:
+            raise ProtocolError(f"no TLS handshake is due while {self.phase.value}")
+        self.under_tls = True
+        self.phase = Phase.OPENING
+        self._say_hello()
+
+    def quit(self) -> None:
+        """Say QUIT when the conversation is in a state to hear it."""
+        if self.phase in (Phase.READY, Phase.OPENING) and not self.awaited:
+            self.phase = Phase.LEAVING
+            self._command(Awaited.QUIT, b"QUIT\r\n")
+
+    # ---- replies, by what was awaited
+
+    def _take(self, reply: Reply) -> None:
+        awaited = self.awaited
+        if not awaited or self.phase is Phase.HANDSHAKE:
+            if self.phase is Phase.HANDSHAKE:
+                self._injected()
+            elif reply.code == 421:
+                self.lose(Cause.REFUSED, str(reply), reply)
+            else:
+                self.lose(Cause.OUT_OF_STEP, f"a reply that nothing asked for: {reply}")
+            return
+        if reply.code == 421 and awaited[0] is not Awaited.QUIT:
+            self.lose(Cause.REFUSED, str(reply), reply)
+            return
+        self._handlers[awaited.popleft()](reply)
+        if self._held and not awaited and not self.is_lost:
+            self._release()
+
+    def _on_greeting(self, reply: Reply) -> None:
+        self.greeting = reply
+        if reply.code == 220:
+            self._say_hello()
+        else:
+            self._refused(Awaited.GREETING, reply)
+
+    def _on_ehlo(self, reply: Reply) -> None:
+        if reply.is_positive:
+            self._learn(reply)
+            self._next_step()
+        elif reply.is_permanent and not self._must_have_ehlo():
+            self._command(Awaited.HELO, f"HELO {self.policy.helo}\r\n".encode())
+        else:
+            self._refused(Awaited.EHLO, reply)
+
+    def _on_helo(self, reply: Reply) -> None:
+        if reply.is_positive:
+            self.capabilities = {}
+            self._next_step()
+        else:
+            self._refused(Awaited.HELO, reply)
+
+    def _on_starttls(self, reply: Reply) -> None:
+        if reply.code == 220:
+            self.phase = Phase.HANDSHAKE
+            self._events.append(HandshakeWanted())
+        elif self.policy.tls == "must":
+            self._refused(Awaited.STARTTLS, reply, cause=Cause.TLS)
+        else:
+            self._authenticate()
+
+    def _on_auth(self, reply: Reply) -> None:
+        if reply.is_positive:
+            self.is_logged_in = True
+            self._become_ready()
+        elif reply.code == 334:
+            self._respond(reply)
+        elif reply.code == 504 and self._mechanisms and self.policy.login is not None:
+            self._try_mechanism(self.policy.login)
+        else:
+            self._refused(Awaited.AUTH, reply, cause=Cause.LOGIN)
+
+    def _on_mail(self, reply: Reply) -> None:
+        transaction = self.unfinished[-1]
+        transaction.mail = reply
+        if reply.is_intermediate:
+            self._out_of_step(Awaited.MAIL, reply)
+        elif not reply.is_positive and self._held:
+            self._give_up(transaction)
+
+    def _on_rcpt(self, reply: Reply) -> None:
+        transaction = self.unfinished[-1]
+        transaction.rcpt.append(reply)
+        if reply.is_intermediate:
+            self._out_of_step(Awaited.RCPT, reply)
+        elif len(self._held) == 1 and not transaction.has_recipients:
+            self._give_up(transaction)
+
+    def _on_data(self, reply: Reply) -> None:
+        transaction = self.unfinished[-1]
+        transaction.data = reply
+        if reply.is_positive:
+            self._out_of_step(Awaited.DATA, reply)
+        elif not reply.is_intermediate:
+            self._finish(transaction)
+        elif transaction.has_recipients:
+            self._events.append(ContentWanted(transaction))
+        else:
+            self._command(Awaited.DOT, b".\r\n")
+
+    def _on_final(self, reply: Reply) -> None:
+        transaction = self.unfinished[0]
+        if reply.is_intermediate:
+            self._out_of_step(Awaited.CONTENT, reply)
+            return
+        transaction.final = reply
+        if reply.is_positive:
+            self.delivered += 1
+        self.unfinished.popleft()
+        self._events.append(Finished(transaction))
+
+    def _on_dot(self, _reply: Reply) -> None:
+        # Nobody was accepted, so whatever this reply says, it is about no message of ours.
+        transaction = self.unfinished.pop()
+        self._events.append(Finished(transaction))
+
+    def _on_reset(self, reply: Reply) -> None:
+        if not reply.is_positive:
+            self._refused(Awaited.RSET, reply)
+
+    def _on_quit(self, reply: Reply) -> None:
+        self.lose(Cause.CLOSED, str(reply), reply)
+
+    # ---- the dialogue before the first message
+
+    def _say_hello(self) -> None:
+        self.capabilities = {}
+        self.eight_bit = self.pipelining = self.overlaps = False
+        self._command(Awaited.EHLO, f"EHLO {self.policy.helo}\r\n".encode())
+
+    def _must_have_ehlo(self) -> bool:
+        wants_tls = self.policy.tls == "must" and not self.under_tls
+        return wants_tls or self.policy.login is not None
+
+    def _learn(self, reply: Reply) -> None:
+        capabilities: dict[str, str] = {}
+        for line in reply.lines[1:]:
+            keyword, _, rest = line.strip().replace("=", " ", 1).partition(" ")
+            known = capabilities.get(keyword.upper())
+            capabilities[keyword.upper()] = f"{known} {rest}" if known else rest
+        self.capabilities = capabilities
+        self.eight_bit = "8BITMIME" in capabilities
+        self.pipelining = "PIPELINING" in capabilities and self.policy.pipeline != "off"
+        self.overlaps = self.pipelining and self.policy.pipeline == "overlap"
+
+    def _next_step(self) -> None:
+        if self.under_tls or self.policy.tls == "never":
+            self._authenticate()
+        elif "STARTTLS" in self.capabilities:
+            self._command(Awaited.STARTTLS, b"STARTTLS\r\n")
+        elif self.policy.tls == "must":
+            self._lose_at(Awaited.EHLO, Cause.TLS, "TLS is required, and STARTTLS is not offered")
+        else:
+            self._authenticate()
+
+    def _authenticate(self) -> None:
+        login = self.policy.login
+        if login is None:
+            self._become_ready()
+            return
+        offered = frozenset(self.capabilities.get("AUTH", "").upper().split())
+        self._mechanisms = auth.choose(offered)
+        if not self.under_tls:
+            self._lose_at(Awaited.AUTH, Cause.LOGIN, "no password is sent without TLS")
+        elif not self._mechanisms:
+            known = ", ".join(sorted(offered)) or "none"
+            self._lose_at(Awaited.AUTH, Cause.LOGIN, f"no AUTH mechanism in common: {known}")
+        else:
+            self._try_mechanism(login)
+
+    def _try_mechanism(self, login: auth.Login) -> None:
+        name = self._mechanisms.pop(0)
+        self._challenges = 0
+        self._exchange = auth.MECHANISMS[name](login)
+        self._response = next(self._exchange)
+        line = f"AUTH {name}".encode()
+        if self._response is not None:
+            encoded = base64.b64encode(self._response) or b"="
+            if len(line) + len(encoded) + 3 <= COMMAND_LIMIT:
+                line += b" " + encoded
+                self._response = None
+        self._command(Awaited.AUTH, line + b"\r\n")
+
+    def _respond(self, reply: Reply) -> None:
+        self._challenges += 1
+        if self._exchange is None or self._challenges > _CHALLENGES_LIMIT:
+            raise ProtocolError("AUTH: a challenge too many")
+        response, self._response = self._response, None
+        if response is None:
+            response = self._exchange.send(_challenge(reply)) or b""
+        self._command(Awaited.AUTH, base64.b64encode(response) + b"\r\n")
+
+    def _become_ready(self) -> None:
+        self.phase = Phase.READY
+        self._events.append(Ready())
+
+    # ---- transactions
+
+    def _mail_command(self, letter: Letter) -> str:
+        parameters = ""
+        if "SIZE" in self.capabilities:
+            parameters = f" SIZE={len(letter.content)}"
+        if letter.eight_bit:
+            parameters += " BODY=8BITMIME"
+        if letter.smtputf8:
+            parameters += " SMTPUTF8"
+        return f"MAIL FROM:<{letter.mail_from}>{parameters}\r\n"
+
+    def _give_up(self, transaction: Transaction) -> None:
+        self._held.clear()
+        self._finish(transaction)
+
+    def _finish(self, transaction: Transaction) -> None:
+        # MAIL was accepted and no content followed: the server still has a transaction open.
+        self._needs_reset = transaction.mail is not None and transaction.mail.is_positive
+        self.unfinished.pop()
+        self._events.append(Finished(transaction))
+
+    # ---- writing, and giving up
+
+    def _command(self, awaited: Awaited, line: bytes) -> None:
+        """Write a command, or hold it until the one before it was answered."""
+        if self.pipelining or not (self.awaited or self._held):
+            self.awaited.append(awaited)
+            self._write(line)
+        else:
+            self._held.append((awaited, line))
+
+    def _release(self) -> None:
+        awaited, line = self._held.popleft()
+        self.awaited.append(awaited)
+        self._write(line)
+
+    def _write(self, line: bytes) -> None:
+        self._out.append(line)
+        self._queued += len(line)
+
+    def _lose_at(self, phase: Awaited, cause: Cause, text: str, reply: Reply | None = None) -> None:
+        self.awaited.appendleft(phase)
+        self.lose(cause, text, reply)
+
+    def _refused(self, phase: Awaited, reply: Reply, cause: Cause = Cause.REFUSED) -> None:
+        self._lose_at(phase, cause, str(reply), reply)
+
+    def _out_of_step(self, phase: Awaited, reply: Reply) -> None:
+        self._lose_at(phase, Cause.OUT_OF_STEP, f"unexpected reply: {reply}", reply)
+
+    def _injected(self) -> None:
+        # CVE-2011-0411 and its kin: bytes that came in clear would be read as if under TLS.
+        self._events[:] = [e for e in self._events if not isinstance(e, HandshakeWanted)]
+        self._lose_at(Awaited.STARTTLS, Cause.TLS, "bytes behind the reply to STARTTLS")
+
+
+_SUSPECT = re.compile('[\x00-\x20\x7f<>"\\\\]')
+_QUOTED = re.compile(r'"(?:[^\x00-\x1f\x7f"\\]|\\[\x20-\x7e])*"@[^\x00-\x20\x7f<>"\\]+')
+
+
+def is_safe_path(address: str) -> bool:
+    """Return whether `address` can stand between < and > (RFC 5321 section 4.1.2)."""
+    return _SUSPECT.search(address) is None or _QUOTED.fullmatch(address) is not None
+
+
+def _challenge(reply: Reply) -> bytes:
+    try:
+        return base64.b64decode(reply.lines[0], validate=True)
+    except (binascii.Error, ValueError):
+        return reply.lines[0].encode()  # LOGIN's prompts are sometimes sent in clear
+
+
+def _refuse(enhanced: str, text: str) -> Reply:
+    return Reply(554, enhanced, (f"{enhanced} {text}",))

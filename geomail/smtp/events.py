@@ -1,0 +1,144 @@
+"""The words of an SMTP conversation: its phases, what is awaited, what happens, and why it ends.
+
+Values only. The client speaks in them, and whoever judges an outcome or writes a log reads them.
+"""
+
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+from geomail.smtp.auth import Login
+from geomail.smtp.reply import Reply
+
+
+class Phase(Enum):
+    """Where the dialogue stands; transactions begin only in READY."""
+
+    OPENING = "opening"
+    HANDSHAKE = "TLS handshake"
+    READY = "ready"
+    LEAVING = "leaving"
+    LOST = "lost"
+
+
+class Awaited(Enum):
+    """What the next reply answers; also the name of the phase in which a connection was lost."""
+
+    GREETING = "greeting"
+    EHLO = "EHLO"
+    HELO = "HELO"
+    STARTTLS = "STARTTLS"
+    AUTH = "AUTH"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    CONTENT = "end of data"
+    DOT = "lone dot"
+    RSET = "RSET"
+    QUIT = "QUIT"
+
+    # An Enum's own hash is a Python function: 0.15 us each time a reply is looked up.
+    __hash__ = object.__hash__
+
+
+class Cause(Enum):
+    """Why a connection is of no more use."""
+
+    REFUSED = "refused"
+    CLOSED = "closed"
+    TIMEOUT = "timed out"
+    OUT_OF_STEP = "out of step"
+    TLS = "TLS failure"
+    LOGIN = "login failed"
+    CONNECT = "can't connect"
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What a relay's owner has decided.
+
+    `helo`: an FQDN or address literal (RFC 5321 section 4.1.4). `tls`: STARTTLS never, when
+    offered, or required. `login`: None where no AUTH is wanted. `pipeline`: `off`, `message` (the
+    envelope of one message as a group) or `overlap` (content and the next envelope in one write).
+    """
+
+    helo: str
+    tls: str = "may"
+    login: Login | None = None
+    pipeline: str = "overlap"
+
+
+class Letter(Protocol):
+    """What is sent: the composer's Letter, or anything of that shape."""
+
+    @property
+    def mail_from(self) -> str: ...
+    @property
+    def recipients(self) -> tuple[str, ...]: ...
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def eight_bit(self) -> bool: ...
+    @property
+    def smtputf8(self) -> bool: ...
+
+
+class Transaction:
+    """One message on its way: the letter, the replies so far, and whose it is (`owner`)."""
+
+    __slots__ = ("content_end", "data", "final", "letter", "mail", "owner", "rcpt")
+
+    def __init__(self, letter: Letter, owner: object) -> None:
+        self.letter = letter
+        self.owner = owner
+        self.mail: Reply | None = None
+        self.rcpt: list[Reply] = []
+        self.data: Reply | None = None
+        self.final: Reply | None = None
+        self.content_end = 0
+
+    @property
+    def has_recipients(self) -> bool:
+        """True when MAIL and at least one RCPT were accepted."""
+        return (
+            self.mail is not None
+            and self.mail.is_positive
+            and any(reply.is_positive for reply in self.rcpt)
+        )
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Event: the dialogue is done, letters may begin."""
+
+
+class HandshakeWanted(msgspec.Struct, frozen=True):
+    """Event: wrap the socket in TLS now, then call `tls_started()`."""
+
+
+class ContentWanted(msgspec.Struct, frozen=True):
+    """Event: the server said 354; call `content()` or drop the connection."""
+
+    transaction: Transaction
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """Event: every reply that this transaction will ever get is in it."""
+
+    transaction: Transaction
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """Event: close the connection. What was awaited, why, and the reply or text that explains."""
+
+    cause: Cause
+    phase: Awaited | None
+    text: str
+    reply: Reply | None = None
+
+    def __str__(self) -> str:
+        """Return one line for logs: phase, cause, text."""
+        phase = self.phase.value if self.phase else "connect"
+        return f"{phase}: {self.cause.value}: {self.text}" if self.text else self.cause.value
+
+
+Event = Ready | HandshakeWanted | ContentWanted | Finished | Lost
