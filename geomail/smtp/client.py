@@ -60,6 +60,7 @@ class Client:
         self.capabilities: dict[str, str] = {}
         self.greeting: Reply | None = None
         self.delivered = 0
+        self.replies = 0
         self.unfinished: deque[Transaction] = deque()
         self.awaited: deque[Awaited] = deque((Awaited.GREETING,))
         self.eight_bit = self.pipelining = self.overlaps = False
@@ -102,17 +103,17 @@ class Client:
         if self.is_lost:
             return []
         if not received:
-            self.lose(Cause.CLOSED, "the server closed the connection")
+            self._lose(Cause.CLOSED, "the server closed the connection")
         else:
             try:
                 for reply in self._reader.feed(received):
-                    self._take(reply)
-                    if self.is_lost:
+                    self.replies += 1
+                    if not self._take(reply):
                         break
                 if self.phase is Phase.HANDSHAKE and not self._reader.is_empty:
                     self._injected()
             except ProtocolError as error:
-                self.lose(Cause.OUT_OF_STEP, str(error))
+                self._lose(Cause.OUT_OF_STEP, str(error))
         self._events = []
         return events
 
@@ -132,13 +133,18 @@ class Client:
         """Return whether the kernel took the last byte of the transaction's content."""
         return 0 < transaction.content_end <= self._written
 
-    def lose(self, cause: Cause, text: str, reply: Reply | None = None) -> Lost:
-        """End the conversation here: nothing more is written or read. Returns the event."""
+    def cut(self, cause: Cause, text: str) -> list[Event]:
+        """End the conversation for a reason that lies outside it; return the events."""
+        self._lose(cause, text)
+        events, self._events = self._events, []
+        return events
+
+    def _lose(self, cause: Cause, text: str, reply: Reply | None = None) -> None:
+        """End the conversation here: nothing more is written or read."""
         phase = self.awaited[0] if self.awaited else None
         lost = Lost(cause, phase, text, reply)
         self.phase = Phase.LOST
         self._events.append(lost)
-        return lost
 
     # ---- what the owner of the connection asks for
 
@@ -213,22 +219,24 @@ class Client:
 
     # ---- replies, by what was awaited
 
-    def _take(self, reply: Reply) -> None:
+    def _take(self, reply: Reply) -> bool:
+        """Act on one reply; return whether the conversation goes on."""
         awaited = self.awaited
         if not awaited or self.phase is Phase.HANDSHAKE:
             if self.phase is Phase.HANDSHAKE:
                 self._injected()
             elif reply.code == 421:
-                self.lose(Cause.REFUSED, str(reply), reply)
+                self._lose(Cause.REFUSED, str(reply), reply)
             else:
-                self.lose(Cause.OUT_OF_STEP, f"a reply that nothing asked for: {reply}")
-            return
+                self._lose(Cause.OUT_OF_STEP, f"a reply that nothing asked for: {reply}")
+            return False
         if reply.code == 421 and awaited[0] is not Awaited.QUIT:
-            self.lose(Cause.REFUSED, str(reply), reply)
-            return
+            self._lose(Cause.REFUSED, str(reply), reply)
+            return False
         self._handlers[awaited.popleft()](reply)
         if self._held and not awaited and not self.is_lost:
             self._release()
+        return not self.is_lost
 
     def _on_greeting(self, reply: Reply) -> None:
         self.greeting = reply
@@ -322,7 +330,7 @@ class Client:
             self._refused(Awaited.RSET, reply)
 
     def _on_quit(self, reply: Reply) -> None:
-        self.lose(Cause.CLOSED, str(reply), reply)
+        self._lose(Cause.CLOSED, str(reply), reply)
 
     # ---- the dialogue before the first message
 
@@ -440,7 +448,7 @@ class Client:
 
     def _lose_at(self, phase: Awaited, cause: Cause, text: str, reply: Reply | None = None) -> None:
         self.awaited.appendleft(phase)
-        self.lose(cause, text, reply)
+        self._lose(cause, text, reply)
 
     def _refused(self, phase: Awaited, reply: Reply, cause: Cause = Cause.REFUSED) -> None:
         self._lose_at(phase, cause, str(reply), reply)

@@ -1,0 +1,1 @@
+"""Where deliveries meet hosts: routes, lanes, sessions, and what their outcomes mean."""
