@@ -15,6 +15,7 @@ nothing, a machine that loses power loses its last second. Not promised: that a 
 else started persists anything, or that an older server reads what a newer one wrote (we refuse).
 """
 
+import errno
 import importlib.util
 import os
 import re
@@ -299,6 +300,10 @@ def _folder(data_dir: str | Path) -> Path:
 def _made(folder: Path) -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if shutil.disk_usage(folder).free == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise ConfigError(
             f"can't use the data folder {folder}: {error.strerror}; pass --data DIR or --redis URL"
@@ -322,8 +327,6 @@ def _is_silent(home: Path, port: int) -> GeomailError:
 
 
 def _last_words(home: Path) -> str:
-    if shutil.disk_usage(home).free == 0:
-        return f"no space left on the device of {home}"
     with suppress(OSError):
         lines = _log_file(home).read_text("utf-8", "replace").split("\n")[-50:]
         telling = [line for line in lines if line.strip()]
