@@ -1,0 +1,27 @@
+"""What is to be done: a producer's payload becomes an Email, an HttpTask or a CallTask.
+
+    payload ──► keys and values ──► a table row for each key ──► checks across keys ──► Job
+     bytes        payload.py          fields, addresses,            shapes.py           kinds.py
+                  phpserialize        headers, attachments
+
+`decode` is the one door. It is pure: no clock, no randomness, no network, the same answer every time. What
+can't be meant is refused with a PayloadError whose text the producer's author understands: which key,
+what was expected, what came. Nothing is repaired, because a mail that went out slightly wrong can't be
+called back, while a dead letter can be corrected and sent.
+
+Not promised: that a host, a relay or a class of that name exists. Who asks for those finds out.
+"""
+
+from geomail.job.kinds import Address, Attachment, CallTask, Email, HttpTask, Job
+from geomail.job.payload import fields_of
+from geomail.job.shapes import job_of
+
+__all__ = ["Address", "Attachment", "CallTask", "Email", "HttpTask", "Job", "decode"]
+
+
+def decode(payload: bytes) -> Job:
+    """Return the job that a payload (JSON or PHP serialize) asks for.
+
+    Raises PayloadError with the reason when it can never become one.
+    """
+    return job_of(fields_of(payload))
