@@ -1,0 +1,135 @@
+"""The tree of MIME parts (RFC 2045, 2046, 2387), built from the leaves up.
+
+    multipart/mixed                    when there are attachments
+      multipart/alternative            when there are text and html
+        text/plain
+        multipart/related              when the html has inline parts (a cid)
+          text/html
+          image/png ...
+      application/pdf ...
+
+A level with one child is left out. Boundaries derive from the job's id, so they are the same at every
+try; they begin with `=_`, which neither quoted-printable nor base64 can contain, and a text that contains
+this one is sent quoted-printable. An entity is its content headers, an empty line, and its body.
+"""
+
+import re
+from functools import lru_cache
+
+from geomail.errors import PayloadError
+from geomail.job import Attachment, Email
+from geomail.letter.body import base64, has_long_line, text_body, with_crlf
+from geomail.letter.header import field, file_name
+
+_MEDIA_TYPE = re.compile(
+    r"([a-z]+)/([A-Za-z0-9!#$&^_.+-]+)"
+    r"((?:; *[A-Za-z0-9-]+=(?:[A-Za-z0-9!#$&^_.+-]+|\"[A-Za-z0-9!#$&^_.+ -]+\"))*)",
+    re.IGNORECASE,
+)
+_CID = re.compile(r"[!-;=?-~]{1,900}")
+_OPAQUE = "application/octet-stream"
+
+
+def entity(email: Email, id: str, eight_bit: bool) -> bytes:
+    """Return the content headers and the body of `email`; they end in CRLF."""
+    if email.html is None and not email.attachments:
+        return _closed(_text("plain", email.text or "", eight_bit))
+    if email.text is None and not email.attachments:
+        return _closed(_text("html", email.html or "", eight_bit))
+    return _closed(_tree(email, f"=_{id}", eight_bit))
+
+
+def _closed(part: bytes) -> bytes:
+    return part if part.endswith(b"\r\n") else part + b"\r\n"
+
+
+def _tree(email: Email, mark: str, eight_bit: bool) -> bytes:
+    inline = [a for a in email.attachments if a.cid and email.html is not None]
+    attached = [a for a in email.attachments if not (a.cid and email.html is not None)]
+    parts = _bodies(email, mark, inline, eight_bit)
+    parts += [_attachment(a, "attachment", mark.encode(), eight_bit) for a in attached]
+    return _multipart("mixed", parts, f"{mark}.m") if attached else parts[0]
+
+
+def _bodies(email: Email, mark: str, inline: list[Attachment], eight_bit: bool) -> list[bytes]:
+    """Return what the reader reads: no part, or one."""
+    avoid = mark.encode()
+    parts = []
+    if email.text is not None:
+        parts.append(_text("plain", email.text, eight_bit, avoid))
+    if email.html is not None:
+        html = _text("html", email.html, eight_bit, avoid)
+        if inline:
+            related = [html, *(_attachment(a, "inline", avoid, eight_bit) for a in inline)]
+            html = _multipart('related; type="text/html"', related, f"{mark}.r")
+        parts.append(html)
+    return [_multipart("alternative", parts, f"{mark}.a")] if len(parts) > 1 else parts
+
+
+def _text(subtype: str, text: str, eight_bit: bool, mark: bytes | None = None) -> bytes:
+    coding, data = text_body(text, eight_bit, mark=mark)
+    return _text_head(subtype, coding) + data
+
+
+@lru_cache(maxsize=16)
+def _text_head(subtype: str, coding: str) -> bytes:
+    return (
+        f"Content-Type: text/{subtype}; charset=utf-8\r\n"
+        f"Content-Transfer-Encoding: {coding}\r\n\r\n"
+    ).encode("ascii")
+
+
+def _multipart(subtype: str, parts: list[bytes], boundary: str) -> bytes:
+    opening = f"--{boundary}\r\n".encode("ascii")
+    head = f'Content-Type: multipart/{subtype};\r\n boundary="{boundary}"\r\n\r\n'.encode("ascii")
+    between = b"\r\n" + opening
+    return b"".join((head, opening, between.join(parts), f"\r\n--{boundary}--\r\n".encode("ascii")))
+
+
+def _attachment(attachment: Attachment, place: str, mark: bytes, eight_bit: bool) -> bytes:
+    coding, data, media_type = _content(attachment, mark, eight_bit)
+    head = _attachment_head(media_type, attachment.filename, attachment.cid, place, coding)
+    return head + data
+
+
+def _content(attachment: Attachment, mark: bytes, eight_bit: bool) -> tuple[str, bytes, str]:
+    """Return transfer encoding, octets and media type of an attachment.
+
+    RFC 2046 section 5.2.1 forbids base64 for message/rfc822: one that can't go as it is goes opaque.
+    """
+    media_type = _media_type(attachment.type)
+    if not media_type.lower().startswith("message/"):
+        return "base64", base64(attachment.content), media_type
+    data = with_crlf(attachment.content)
+    fits = not (has_long_line(data) or mark in data or b"\0" in data)
+    if fits and (eight_bit or data.isascii()):
+        return ("7bit" if data.isascii() else "8bit"), data, media_type
+    return "base64", base64(attachment.content), _OPAQUE
+
+
+def _media_type(text: str) -> str:
+    """Return a media type that can stand in a header; what can't, and what has parts, is opaque."""
+    match = _MEDIA_TYPE.fullmatch(text)
+    return text if match and match[1].lower() != "multipart" and len(text) < 500 else _OPAQUE
+
+
+def _attachment_head(
+    media_type: str, filename: str | None, cid: str | None, place: str, coding: str
+) -> bytes:
+    type_tokens, place_tokens = [media_type], [place]
+    if filename is not None:
+        names, filenames = file_name(filename)
+        type_tokens = [f"{media_type};", *names]
+        place_tokens = [f"{place};", *filenames]
+    head = field("Content-Type", type_tokens) + field("Content-Disposition", place_tokens)
+    head += f"Content-Transfer-Encoding: {coding}\r\n"
+    return f"{head}{_content_id(cid)}\r\n".encode("ascii")
+
+
+def _content_id(cid: str | None) -> str:
+    if not cid:
+        return ""
+    bare = cid[1:-1] if cid[0] == "<" and cid[-1] == ">" else cid
+    if not _CID.fullmatch(bare):
+        raise PayloadError(f"attachment cid {cid!r} is not printable ASCII without spaces, < and >")
+    return field("Content-ID", [f"<{bare}>"])
