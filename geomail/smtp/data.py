@@ -1,18 +1,20 @@
 """What stands between DATA and the final dot: the content, and the form it takes on the wire.
 
-A message travels as lines that end in CRLF, and a line with a lone dot ends it (RFC 5321 4.1.1.4, 4.5.2). A
-content line that begins with a dot gets a second one, so that it is not taken for the end. The
-danger is not the dot, it is the line end: servers disagree on whether a bare LF or CR is one, and whoever
-leaves such a byte in a message lets its author end the message early and go on with commands of
-his own (SMTP smuggling). So here a line end is CRLF and nothing else, in both directions:
+A message travels as lines that end in CRLF, and a line with a lone dot ends it (RFC 5321 4.1.1.4,
+4.5.2). A content line that begins with a dot gets a second one, so that it is not taken for the
+end. The danger is not the dot, it is the line end: servers disagree on whether a bare LF or CR is
+one, and whoever leaves such a byte in a message lets its author end the message early and go on
+with commands of his own (SMTP smuggling). So here a line end is CRLF and nothing else, in both
+directions:
 
-- `stuff` promises that its result holds exactly one end of data, its own last bytes, for readers of every
-  kind: a bare CR or LF is made a CRLF before dots are looked at. It trusts nobody, also not geomail.letter, which
-  delivers CRLF only; the check costs 0.4 µs for 1 KB.
-- `end_of_data` knows CRLF.CRLF alone. What merely resembles it is content, and `has_bare_newline` tells
-  the server that this content has to be refused as a whole.
+- `stuff` promises that its result holds exactly one end of data, its own last bytes, for readers of
+  every kind: a bare CR or LF is made a CRLF before dots are looked at. It trusts nobody, also not
+  geomail.letter, which delivers CRLF only; the check costs 1.4 µs for 1 KB.
+- `end_of_data` knows CRLF.CRLF alone. What merely resembles it is content, and `has_bare_newline`
+  tells the server that this content has to be refused as a whole.
 
-Not done here: lines longer than 998, 8-bit content, BDAT (which is not stuffed).
+`DataReader` collects content that arrives in blocks, with bounded memory. Not done here: lines
+longer than 998, 8-bit content, BDAT (which is not stuffed).
 """
 
 import re
@@ -26,8 +28,8 @@ END = b".\r\n"
 def stuff(content: bytes) -> bytes:
     """Return `content` as it goes over the wire after a 354: dots doubled, `.CRLF` at its end.
 
-    A bare CR or LF becomes CRLF, a last line without its end gets one, and nothing is added to content that
-    ends in CRLF. Empty content is just the end of data. RFC 5321 4.5.2.
+    A bare CR or LF becomes CRLF, a last line without its end gets one, and nothing is added to
+    content that ends in CRLF. Empty content is just the end of data. RFC 5321 4.5.2.
     """
     if has_bare_newline(content):
         content = LINE_END.sub(b"\r\n", content)
@@ -60,8 +62,8 @@ def unstuff_lines(lines: bytes) -> bytes:
 def end_of_data(wire: bytes | bytearray, start: int = 0, *, resume: int = 0) -> int:
     """Return the index after the end of data of the content that begins at `start`, or -1.
 
-    `resume` says how far an earlier call has looked in vain (the length at that time), so that content
-    that arrives in blocks is searched once.
+    `resume` says how far an earlier call has looked in vain (the length at that time), so that
+    content that arrives in blocks is searched once.
     """
     if wire.startswith(END, start):
         return start + len(END)
@@ -73,3 +75,45 @@ def has_bare_newline(content: bytes) -> bool:
     """Tell whether a CR or LF stands in `content` that is not part of a CRLF."""
     pairs = content.count(b"\r\n")
     return content.count(b"\n") != pairs or content.count(b"\r") != pairs
+
+
+class DataReader:
+    """Collects the lines of one message after the other from blocks that are cut anywhere.
+
+    `lines` is the wire form without its last `.CRLF`, or None when its content is certainly larger
+    than `max_size` bytes: then it was swallowed, and at most 4/3 of max_size was ever kept.
+    """
+
+    __slots__ = ("_kept", "_limit", "_swallowed", "lines")
+
+    def __init__(self, max_size: int) -> None:
+        self._limit = max_size * 4 // 3 + 5  # the longest stuffed form: ".\r\n" becomes "..\r\n"
+        self._kept = bytearray()
+        self._swallowed = 0
+        self.lines: bytes | None = None
+
+    def read(self, block: bytes, start: int) -> int:
+        """Read `block` from `start`; return the index after the end of data, or -1."""
+        kept, known = self._kept, len(self._kept)
+        if not known:
+            end = end_of_data(block, start)
+            if end >= 0:
+                self.lines = block[start : end - len(END)]
+                return end
+        kept += memoryview(block)[start:]
+        end = end_of_data(kept, resume=known) if known else -1
+        if end < 0:
+            self._swallow()
+            return -1
+        self._finish(end - len(END))
+        return start + end - known
+
+    def _swallow(self) -> None:
+        if len(self._kept) > self._limit or self._swallowed:
+            self._swallowed += len(self._kept)
+            self._kept[:-4] = b"-"  # instead of what is gone, so that no line begins here
+
+    def _finish(self, length: int) -> None:
+        self.lines = None if self._swallowed else bytes(memoryview(self._kept)[:length])
+        self._kept = bytearray()
+        self._swallowed = 0
