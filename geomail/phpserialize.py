@@ -2,15 +2,16 @@
 
     N;   b:1;   i:-5;   d:0.5;   s:3:"abc";   a:2:{i:0;…;i:1;…;}
 
-become None, bool, int, float, str and, for arrays, a list when the keys are 0, 1, 2 … in this order, else
-a dict in PHP's order. Keys are int or str; of equal keys the last wins, in the place of the first, as in
-PHP. Objects, enums and references are refused: they mean something only to the program that wrote them.
+become None, bool, int, float, str and, for arrays, a list when the keys are 0, 1, 2 … in this
+order, else a dict in PHP's order. Keys are int or str; of equal keys the last wins, in the place
+of the first, as in PHP. Objects, enums and references are refused: they mean something only to the
+program that wrote them.
 
-The reader is strict, so that a payload cut short or glued together is found out: lengths count bytes, the
-numbers are in the one form that serialize() writes, and nothing may follow the value. It does not recurse,
-so depth costs no stack; depth, items and size are limited all the same. PHP's strings are bytes: they are
-decoded as `charset`, and bytes that it does not explain are an error. Whatever the input, the result
-is a value or a PayloadError that names the byte.
+The reader is strict, so that a payload cut short or glued together is found out: lengths count
+bytes, the numbers are in the one form that serialize() writes, and nothing may follow the value.
+It does not recurse, so depth costs no stack; depth, items and size are limited all the same. PHP's
+strings are bytes: they are decoded as `charset`, and bytes that it does not explain are an error.
+Whatever the input, the result is a value or a PayloadError that names the byte.
 """
 
 import re
@@ -117,7 +118,7 @@ def _read(data: bytes, charset: str) -> Value:
 def _finished(data: bytes, pos: int, top: Array) -> Value:
     if pos != len(data):
         raise PayloadError(
-            f"PHP: byte {pos}: nothing may follow the value, {data[pos:][:20]!r} does"
+            f"PHP: byte {pos}: nothing may follow the value, {data[pos : pos + 20]!r} does"
         )
     return top[0]
 

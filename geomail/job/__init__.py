@@ -4,10 +4,10 @@
      bytes        payload.py          fields, addresses,            shapes.py           kinds.py
                   phpserialize        headers, attachments
 
-`decode` is the one door. It is pure: no clock, no randomness, no network, the same answer every time. What
-can't be meant is refused with a PayloadError whose text the producer's author understands: which key,
-what was expected, what came. Nothing is repaired, because a mail that went out slightly wrong can't be
-called back, while a dead letter can be corrected and sent.
+`decode` is the one door. It is pure: no clock, no randomness, no network, the same answer every
+time. What can't be meant is refused with a PayloadError whose text the producer's author
+understands: which key, what was expected, what came. Nothing is repaired, because a mail that went
+out slightly wrong can't be called back, while a dead letter can be corrected and sent.
 
 Not promised: that a host, a relay or a class of that name exists. Who asks for those finds out.
 """

@@ -4,11 +4,12 @@
     {"a@x": "Ann", "b@y": null}   [any of these, …]   PHP's mixed arrays: ['a@x', 'b@y' => 'B'],
     which JSON writes as {"0": "a@x", "b@y": "B"}
 
-An address is split at its last @. The local part is 1 to 64 octets of what RFC 5322 calls atext, dots
-anywhere (`xxx.` and `a..b` exist and get mail), any Unicode, or a quoted string; the domain is a name of
-at most 255 octets, Unicode left as it is, or an address literal. Control characters, spaces, <, > and
-whatever else could end the address early in a header or a command are refused, never taken away. Only
-spaces around an entry of a list mean nothing. Whether a domain exists is not asked here.
+An address is split at its last @. The local part is 1 to 64 octets of what RFC 5322 calls atext,
+dots anywhere (`xxx.` and `a..b` exist and get mail), any Unicode, or a quoted string; the domain
+is a name of at most 255 octets, Unicode left as it is, or an address literal. Control characters,
+spaces, <, > and whatever else could end the address early in a header or a command are refused,
+never taken away. Only spaces around an entry of a list mean nothing. Whether a domain exists is
+not asked here.
 """
 
 import re
@@ -104,7 +105,7 @@ def unique(addrs: list[str]) -> list[str]:
         local, _, domain = addr.rpartition("@")
         seen.setdefault((local, domain.lower()), addr)
     if len(seen) > MAX_RECIPIENTS:
-        raise _too_many(len(seen))
+        raise _too_many("to, cc and bcc together")
     return list(seen.values())
 
 
@@ -166,12 +167,12 @@ def _name(value: object, addr: str, key: str) -> str:
 
 def _check_number(found: list[Address], key: str) -> None:
     if len(found) > MAX_RECIPIENTS:
-        raise _too_many(f"more than {MAX_RECIPIENTS:,}", key)
+        raise _too_many(key)
 
 
-def _too_many(number: object, key: str = "to, cc and bcc together") -> PayloadError:
+def _too_many(key: str) -> PayloadError:
     return PayloadError(
-        f"{key}: {number} recipients, a job takes {MAX_RECIPIENTS:,}: push several jobs"
+        f"{key}: more than {MAX_RECIPIENTS:,} recipients: push several jobs, each with fewer"
     )
 
 

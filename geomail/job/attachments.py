@@ -1,8 +1,9 @@
 """Attachments and inline parts, and base64.
 
-Content comes inside the payload, as base64 (RFC 4648, with padding; white space in it is allowed, nothing
-else is). A path is refused: a queue that opens files of its own machine for whoever may push is a hole.
-A missing type follows from the file name by the table here, the same on every machine.
+Content comes inside the payload, as base64 (RFC 4648, with padding; white space in it is allowed,
+nothing else is). A path is refused: a queue that opens files of its own machine for whoever may
+push is a hole. A missing type follows from the file name by the table here, the same on every
+machine.
 """
 
 import re
@@ -17,8 +18,8 @@ from geomail.job.unknown import note_unknown
 _KEYS = ("filename", "content", "type", "cid")
 _PLACES = ("path", "file", "url", "href", "tmp_name")
 _SPACE = b" \t\r\n"
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+"
-_TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}(?: *; *{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]*"))*')
+_ATOM = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+"
+_TYPE = re.compile(rf'{_ATOM}/{_ATOM}(?: *; *{_ATOM}=(?:{_ATOM}|"[ !#-\[\]-~]*"))*')
 _CID = re.compile(r"[!#-'*+\-./0-9=?A-Z^_`a-z{|}~@$%&]{1,200}")
 _UNKNOWN_TYPE = "application/octet-stream"
 _TYPES = {
@@ -102,7 +103,7 @@ def _attachment(entry: object, where: str) -> Attachment:
     if type(entry) is not dict:
         raise refused(where, "a map of filename, content, type and cid", entry)
     for key in entry:
-        if key in _PLACES:
+        if key in _PLACES and entry[key] is not None:
             raise PayloadError(
                 f"{where}.{key}: files are not opened here: send the content, as base64"
             )

@@ -1,9 +1,11 @@
-"""Readers of single values: each takes (value, key), returns what the job holds, or raises PayloadError.
+"""Readers of single values: each takes (value, key), returns what the job holds, or raises
+PayloadError.
 
-Producers are PHP and JavaScript as often as Python, so a number may stand where text is wanted and a
-numeric string where a number is. Nothing else is repaired: a value that can't be meant is refused, and
-the reason names the key, what was expected, and what came. A reason quotes at most 60 characters, with
-whatever does not print escaped; of a URL it quotes nothing, because URLs carry secrets.
+Producers are PHP and JavaScript as often as Python, so a number may stand where text is wanted and
+a numeric string where a number is. Nothing else is repaired: a value that can't be meant is
+refused, and the reason names the key, what was expected, and what came. A reason quotes at most 60
+characters, with whatever does not print escaped; of a URL it quotes nothing, because URLs carry
+secrets.
 """
 
 import re
@@ -54,9 +56,9 @@ def body(value: object, key: str) -> str:
     """Read text in which anything may stand, line ends too."""
     if type(value) is str:
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise refused(key, "text", value)
-    return str(value)
+    if type(value) is int or (type(value) is float and isfinite(value)):
+        return str(value)
+    raise refused(key, "text", value)
 
 
 def line(value: object, key: str) -> str:
@@ -114,9 +116,9 @@ def moment(value: object, key: str) -> int:
         if len(text) == 8 and text.isdigit():
             raise refused(key, "a date as 2030-01-31, or epoch seconds", value)
         value = float(text)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is not int and type(value) is not float:
         raise refused(key, "ISO 8601 or epoch seconds", value)
-    if not isfinite(value) or not 0 <= value < _MAX_EPOCH_S:
+    if not 0 <= value < _MAX_EPOCH_S:
         raise refused(key, "epoch seconds (not milliseconds)", value)
     return round(value * 1000)
 
@@ -125,6 +127,9 @@ def _iso_ms(text: str, key: str) -> int:
     try:
         at = datetime.fromisoformat(text)
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return (at - _EPOCH) // _MILLISECOND
+        at_ms = (at - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
-        raise refused(key, "ISO 8601 (2030-01-31T09:00:00Z) or epoch seconds", text) from None
+        at_ms = -1
+    if at_ms < 0:
+        raise refused(key, "ISO 8601 (2030-01-31T09:00:00Z) or epoch seconds", text)
+    return at_ms

@@ -1,8 +1,9 @@
 """The headers a payload may add to its mail, or to its HTTP request.
 
-A name is what RFC 5322 calls ftext; a value is one line. What geomail writes itself (or signs, or what a
-receiving host writes) can't be set: two From headers are how filters and readers are made to see different
-mails. Reply-To, Message-ID and Date may stand when they are well-formed, once; Reply-To joins `reply_to`.
+A name is what RFC 5322 calls ftext; a value is one line. What geomail writes itself (or signs, or
+what a receiving host writes) can't be set: two From headers are how filters and readers are made
+to see different mails. Reply-To, Message-ID and Date may stand when they are well-formed, once;
+Reply-To joins `reply_to`.
 """
 
 import re
@@ -12,9 +13,12 @@ from geomail.job.fields import line, refused, shown
 
 _NAME = re.compile(r"[!-9;-~]{1,76}")
 _FORBIDDEN = frozenset(
-    "from sender to cc bcc subject mime-version return-path received dkim-signature".split()
+    (
+        *("from", "sender", "to", "cc", "bcc", "subject", "mime-version"),
+        *("return-path", "received", "dkim-signature"),
+    )
 )
-_ONCE = frozenset("reply-to message-id date references in-reply-to".split())
+_ONCE = frozenset(("reply-to", "message-id", "date", "references", "in-reply-to"))
 _MESSAGE_ID = re.compile(r"<[!-;=?A-Z\[-~]+@[!-;=?A-Z\[-~]+>")
 _DATE = re.compile(
     r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), )? ?\d{1,2} "
@@ -22,7 +26,9 @@ _DATE = re.compile(
     r"\d\d:\d\d(?::\d\d)? (?:[+-]\d{4}|GMT|UT)(?: \([A-Za-z ]{1,20}\))?"
 )
 _FORMS = {"message-id": (_MESSAGE_ID, "<left@right>"), "date": (_DATE, "an RFC 5322 date")}
-_HTTP_FORBIDDEN = frozenset("host content-length transfer-encoding connection upgrade te".split())
+_HTTP_FORBIDDEN = frozenset(
+    ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te")
+)
 _HTTP_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]{1,76}", re.ASCII)
 
 
@@ -59,7 +65,7 @@ def _pairs(value: object, key: str, form: re.Pattern[str]) -> list[tuple[str, st
     for name, contents in value.items():
         if not isinstance(name, str) or not form.fullmatch(name):
             raise PayloadError(f"{key}: {shown(name)} can't be the name of a header")
-        for content in contents if type(contents) is list else [contents]:
-            if content is not None:
-                pairs.append((name, line(content, f"{key}: {name}")))
+        several = contents if type(contents) is list else [contents]
+        where = f"{key}: {name}"
+        pairs += [(name, line(content, where)) for content in several if content is not None]
     return pairs

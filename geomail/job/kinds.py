@@ -1,11 +1,12 @@
 """The three kinds of job, as values: Email, HttpTask, CallTask.
 
-They say what is to be done, in one form whatever shape the producer wrote. Everything in them has passed
-the checks of this room: no control character where a header or a command is built, addresses with one
-sound local part and domain, at most 1,000 recipients, times in milliseconds since 1970 (UTC).
+They say what is to be done, in one form whatever shape the producer wrote. Everything in them has
+passed the checks of this room: no control character where a header or a command is built,
+addresses with one sound local part and domain, at most 1,000 recipients, times in milliseconds
+since 1970 (UTC).
 
-What is not promised: that a domain exists, that an internationalized domain can be encoded (the letter
-finds out), or that a relay of that name is configured.
+What is not promised: that a domain exists, that an internationalized domain can be encoded (the
+letter finds out), or that a relay of that name is configured.
 """
 
 from msgspec import Struct

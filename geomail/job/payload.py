@@ -1,8 +1,9 @@
 """From a producer's bytes to a map of keys: JSON or PHP serialize, told apart by the first byte.
 
-JSON is UTF-8; a byte order mark and white space around it are let pass. Of equal keys the last wins. PHP's
-strings are in the `charset` that the payload's own top-level key of that name says, else UTF-8; JSON that
-is not UTF-8 is read in its `charset` too. Limits: 32 MiB, and 64 maps and lists in one another.
+JSON is UTF-8; a byte order mark and white space around it are let pass. Of equal keys the last
+wins. PHP's strings are in the `charset` that the payload's own top-level key of that name says,
+else UTF-8; JSON that is not UTF-8 is read in its `charset` too. Limits: 32 MiB, and 64 maps and
+lists in one another.
 """
 
 import codecs
@@ -25,7 +26,10 @@ _BOM = b"\xef\xbb\xbf"
 _PHP = re.compile(rb"[abdisOCErRS]:|N;")
 _CHARSET_IN_JSON = re.compile(rb'"charset"\s*:\s*"([\w.:-]{1,40})"')
 _CHARSET_IN_PHP = b's:7:"charset";'
+# What calls itself one of these is often more: GB 18030 reads both (WHATWG Encoding, 4.2).
+_WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}
 _LONE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
+_AT_BYTE = re.compile(r"\(byte (\d+)\)")
 _ASCII = bytes(range(32, 127)) + b" \\u0041\t\r\n"
 
 
@@ -43,7 +47,6 @@ def fields_of(payload: bytes) -> dict[str, object]:
         value = _unusual(payload)
     if type(value) is not dict:
         raise _no_map(value)
-    _check_depth(value)
     return value
 
 
@@ -63,17 +66,23 @@ def _unusual(payload: bytes) -> object:
 
 def _json(payload: bytes) -> object:
     try:
-        return _read_json(payload)
+        value: object = _read_json(payload)
     except UnicodeDecodeError as error:
         return _json_in_charset(payload, error)
     except RecursionError:
         raise _too_deep() from None
     except msgspec.MsgspecError as error:
-        if _LONE.search(payload):
-            raise PayloadError(
-                r"JSON: half a surrogate pair (\ud800…): it is no character"
-            ) from None
-        raise PayloadError(f"JSON: {error}") from None
+        raise PayloadError(f"JSON: {_json_fault(payload, str(error))}") from None
+    if type(value) is dict:
+        _check_depth(value)
+    return value
+
+
+def _json_fault(payload: bytes, said: str) -> str:
+    if _LONE.search(payload):
+        return r"half of a surrogate pair (\ud800…) is no character"
+    at = _AT_BYTE.search(said)
+    return f"{said}, found {payload[int(at[1]) : int(at[1]) + 20]!r}" if at else said
 
 
 def _json_in_charset(payload: bytes, error: UnicodeDecodeError) -> object:
@@ -81,7 +90,8 @@ def _json_in_charset(payload: bytes, error: UnicodeDecodeError) -> object:
     if not named or _codec(named[1].decode()) == "utf-8":
         found = error.object[max(0, error.start - 10) : error.end + 10]
         raise PayloadError(
-            f"JSON: bytes that are not UTF-8: {found!r}; send UTF-8, or say in `charset` what they are"
+            f"JSON: bytes that are not UTF-8: {found!r}; "
+            "send UTF-8, or say in `charset` what they are"
         )
     charset = _codec(named[1].decode())
     try:
@@ -105,11 +115,11 @@ def _php(payload: bytes) -> object:
 
 @lru_cache(maxsize=64)
 def _codec(charset: str) -> str:
-    """Return Python's name of a charset in which ASCII is ASCII, and no escape can make a control."""
+    """Return Python's name of a charset in which ASCII is ASCII and no escape means anything."""
     try:
         codec = codecs.lookup(charset)
         if _ASCII.decode(codec.name) == _ASCII.decode("ascii"):
-            return codec.name
+            return _WIDER.get(codec.name, codec.name)
     except (LookupError, ValueError):
         pass
     raise PayloadError(

@@ -1,14 +1,16 @@
 """Which job a map of keys means, and how it becomes one.
 
-A table a kind says which keys it takes: the field of the job, and the reader of the value. The five systems'
-spellings are rows beside the natural ones, so a new spelling is a new row. A key that is null, or an empty
-string or list, is as good as absent. What only makes sense together is checked after the table.
+A table a kind says which keys it takes: the field of the job, and the reader of the value. The
+five systems' spellings are rows beside the natural ones, so a new spelling is a new row. A key
+that is null, or an empty string or list, is as good as absent. What only makes sense together is
+checked after the table.
 
-The kind is told by its keys: a recipient or `raw` makes a mail, `worker` a call, `url` an HTTP task.
+The kind is told by its keys: a recipient or `raw` makes a mail, `worker` a call, `url` an HTTP
+task.
 """
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from geomail.errors import PayloadError
 from geomail.job import addresses, attachments, fields, headers
@@ -82,7 +84,9 @@ _CALL: Table = _COMMON | {
 }
 _WHOLE_VALUES = frozenset(("json", "params"))
 _TELLING = ("to", "to_email", "raw", "rcpt_to", "cc", "bcc")
-_NOT_WITH_RAW = ("sender", "subject", "text", "html", "body", "headers", "attachments", "reply_to")
+_NOT_WITH_RAW = frozenset(
+    ("sender", "subject", "text", "html", "body", "headers", "attachments", "reply_to")
+)
 
 
 def job_of(keys: dict[str, object]) -> Job:
@@ -93,7 +97,7 @@ def job_of(keys: dict[str, object]) -> Job:
         return _call(keys)
     if "url" in keys:
         return _http(keys)
-    _fail_unknown(keys)
+    raise _unknown_shape(keys)
 
 
 def _email(keys: dict[str, object]) -> Email:
@@ -103,7 +107,7 @@ def _email(keys: dict[str, object]) -> Email:
     if "headers" in given:
         _settle_reply_to(given)
     if "raw" in keys:
-        _check_raw(given)
+        _check_raw(keys, given)
     recipients = given.get("recipients")
     if not recipients:
         recipients = [to.addr for to in given.get("to", ())]
@@ -138,21 +142,22 @@ def _given(keys: dict[str, object], table: Table) -> dict[str, Any]:
         row = table.get(key)
         if row is None:
             note_unknown(key, table)
-        elif value or not _is_empty(value) or key in _WHOLE_VALUES:
+        elif value or not _is_empty(value, key):
             field, read = row
             if field in given:
-                _fail_twice(keys, table, field)
+                raise _twice(keys, table, field)
             given[field] = read(value, key)
     given.pop("charset", None)
     return given
 
 
-def _is_empty(value: object) -> bool:
-    return value is None or isinstance(value, str | list | dict)
+def _is_empty(value: object, key: str) -> bool:
+    whole = key in _WHOLE_VALUES
+    return value is None or (isinstance(value, str | list | dict) and not whole)
 
 
 def _settle_body(given: dict[str, Any]) -> None:
-    """Make `body` the text, or the HTML when `html` is true (then `text` serves if it stands alone)."""
+    """Make `body` the text, or the HTML when `html` is true; a lone `text` is then the body."""
     html = given.pop("html", False)
     body = given.pop("body", None)
     if html is True:
@@ -176,25 +181,25 @@ def _settle_reply_to(given: dict[str, Any]) -> None:
             given["headers"] = [other for other in pairs if other is not pair]
 
 
-def _check_raw(given: dict[str, Any]) -> None:
+def _check_raw(keys: Mapping[str, object], given: dict[str, Any]) -> None:
     if not given.get("raw"):
         raise PayloadError("raw: empty, the base64 of a finished message expected")
-    extra = [key for key in _NOT_WITH_RAW if key in given]
-    if extra:
+    extra = [f"`{key}`" for key in keys if key in _EMAIL and _EMAIL[key][0] in _NOT_WITH_RAW]
+    if given.keys() & _NOT_WITH_RAW:
         raise PayloadError(
             f"raw is a finished message: {', '.join(extra)} can't be given beside it"
         )
 
 
-def _fail_twice(keys: Mapping[str, object], table: Table, field: str) -> NoReturn:
+def _twice(keys: Mapping[str, object], table: Table, field: str) -> PayloadError:
     names = [f"`{key}`" for key in keys if key in table and table[key][0] == field]
-    raise PayloadError(f"{' and '.join(names)} mean the same: keep one")
+    return PayloadError(f"{' and '.join(names)} mean the same: keep one")
 
 
-def _fail_unknown(keys: Mapping[str, object]) -> NoReturn:
+def _unknown_shape(keys: Mapping[str, object]) -> PayloadError:
     mail_keys = [key for key in keys if key in _EMAIL and key not in _COMMON]
     if mail_keys:
-        raise PayloadError(f"no recipient: `to` is missing (there is {fields.shown(mail_keys[0])})")
+        return PayloadError(f"no recipient: `to` is missing (`{mail_keys[0]}` is there)")
     hints = [
         f"{fields.shown(key)} (is `{meant}` meant?)"
         for key in list(keys)[:5]

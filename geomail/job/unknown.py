@@ -1,8 +1,9 @@
 """Keys that geomail does not know: counted each time, logged once each, otherwise ignored.
 
-A typo in a key is the commonest mistake of a producer's author, and ignoring it silently the unkindest
-answer. Each key is logged once in the life of the process, with the nearest name that is known. Payloads
-choose the keys, so memory is bounded: after 256 different ones the rest is counted as one.
+A typo in a key is the commonest mistake of a producer's author, and ignoring it silently the
+unkindest answer. Each key is logged once in the life of the process, with the nearest name that is
+known. Payloads choose the keys, so memory is bounded: after 256 different ones the rest is counted
+as one.
 """
 
 from collections.abc import Iterable
