@@ -1,0 +1,60 @@
+"""What many tests need: a Redis of their own, and programs that may be missing.
+
+The tests run with gevent's patches (`-p geomail.__main__` in setup.cfg), as geomail does. A program
+that is not installed skips a test on a laptop and fails it in CI.
+"""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from geomail.queue import embedded
+
+NeedsProgram = Callable[[str], str]
+
+
+@pytest.fixture(scope="session")
+def needs_program() -> NeedsProgram:
+    """Give a function that returns a program's path; without the program the test is skipped."""
+
+    def find(name: str) -> str:
+        path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+        found = shutil.which(name, path=path)
+        if found is None and os.environ.get("CI") == "true":
+            pytest.fail(f"{name} is not installed, and in CI it has to be")
+        if found is None:
+            pytest.skip(f"{name} is not installed")
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Server]:
+    """Run one append-only Redis on a free port for all tests."""
+    with embedded.start_private(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: embedded.Server) -> str:
+    """Give the URL of that Redis, empty."""
+    with socket.create_connection(("127.0.0.1", redis_server.port), 5) as connection:
+        connection.sendall(b"FLUSHALL\r\n")
+        assert connection.recv(100) == b"+OK\r\n"
+    return redis_server.url
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Work in an empty folder, without any setting from outside; give the folder."""
+    for name in [name for name in os.environ if name.startswith("GEOMAIL_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("GEOMAIL_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
