@@ -7,10 +7,10 @@
     a b@example.org      "a b"@example.org            "a b"@example.org
     jörg@example.org     jörg@example.org (SMTPUTF8)  jörg@example.org
 
-Local parts with dots in odd places exist (and their hosts know no quotes), so the command says them as
-they are; RFC 5322 has no such form, so the header quotes them, which means the same mailbox. A domain that
-is not ASCII becomes its A-label by UTS 46; a local part is never touched, for only its host knows what it
-means. What is ASCII pays one regular expression and nothing else.
+Local parts with dots in odd places exist (and their hosts know no quotes), so the command says them
+as they are; RFC 5322 has no such form, so the header quotes them, which means the same mailbox. A
+domain that is not ASCII becomes its A-label by UTS 46; a local part is never touched, for only its
+host knows what it means. What is ASCII pays one regular expression and nothing else.
 """
 
 import re
@@ -18,17 +18,18 @@ from functools import lru_cache
 
 from geomail.errors import PayloadError
 
+control_in = re.compile(r"[\x00-\x1f\x7f]").search
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 _ATEXT_U = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"
-_PLAIN = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*@[A-Za-z0-9.-]+").fullmatch
+_PLAIN = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*@[A-Za-z0-9.-]{{1,255}}").fullmatch
 _DOT_ATOM = re.compile(rf"{_ATEXT_U}+(?:\.{_ATEXT_U}+)*").fullmatch
 _DOTS_ANYWHERE = re.compile(rf"(?:{_ATEXT_U}|\.)+").fullmatch
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"').fullmatch
-_DOMAIN = re.compile(r"[A-Za-z0-9._-]+|\[[A-Za-z0-9.:-]+\]").fullmatch
+_DOMAIN = re.compile(r"[A-Za-z0-9._-]{1,255}|\[[A-Za-z0-9.:-]{1,253}\]").fullmatch
 
 
 def envelope_form(addr: str) -> str:
-    """Return `addr` as it stands between the angle brackets of MAIL and RCPT (RFC 5321 section 4.1.2).
+    """Return `addr` as MAIL and RCPT have it between < and > (RFC 5321 section 4.1.2).
 
     "" and "<>" are the null sender. Raises PayloadError when the address can't stand there.
     """
@@ -55,14 +56,14 @@ def domain_of(addr: str) -> str:
 
 def _halves(addr: str) -> tuple[str, str]:
     """Return the local part and the domain (A-label) of an address."""
-    if not addr.isprintable():
-        raise PayloadError(f"address {addr!r} has a control character")
+    if control_in(addr):
+        raise PayloadError(f"address {addr[:80]!r} has a control character")
     local, at, domain = addr.rpartition("@")
     if not (at and local and domain):
-        raise PayloadError(f"address {addr!r} is not of the form local@domain")
+        raise PayloadError(f"address {addr[:80]!r} is not of the form local@domain")
     domain = domain if domain.isascii() else _a_label(domain)
     if not _DOMAIN(domain):
-        raise PayloadError(f"address {addr!r} has a domain that can't be one")
+        raise PayloadError(f"address {addr[:80]!r} has a domain that can't be one")
     return local, domain
 
 
@@ -74,7 +75,7 @@ def _a_label(domain: str) -> str:
     try:
         return idna.encode(domain, uts46=True).decode("ascii")
     except idna.IDNAError as error:
-        raise PayloadError(f"domain {domain!r} is no domain name: {error}") from None
+        raise PayloadError(f"domain {domain[:80]!r} is no domain name: {error}") from None
 
 
 def _quoted(local: str) -> str:

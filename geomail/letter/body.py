@@ -5,14 +5,14 @@
     quoted-printable   anything else, when that is shorter than ...
     base64             ... always for attachments: 76 columns
 
-Line ends are made CRLF here, once; whatever the text says, nothing but CRLF ends a line afterwards. The
-last line end of a text belongs to whoever puts the part into a message.
+Line ends are made CRLF here, once; whatever the text says, nothing but CRLF ends a line afterwards.
+The last line end of a text belongs to whoever puts the part into a message.
 """
 
 import binascii
 import re
 
-_LONGEST = 998
+LONGEST_LINE = 998
 _COLUMNS = 76
 _CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _PRINTABLE = bytes([9, 10, 13, *range(32, 61), *range(62, 127)])
@@ -48,8 +48,8 @@ def has_long_line(data: bytes) -> bool:
     Jumps from the last line end of one window to the next: 0.1 us a KB.
     """
     start, end = 0, len(data)
-    while end - start > _LONGEST:
-        line_end = data.rfind(b"\n", start, start + _LONGEST + 2)
+    while end - start > LONGEST_LINE:
+        line_end = data.rfind(b"\n", start, start + LONGEST_LINE + 2)
         if line_end < 0:
             return True
         start = line_end + 1
@@ -70,10 +70,10 @@ def quoted_printable(data: bytes) -> bytes:
     binascii takes its line end from the first one it meets, so one is put behind; and it may make
     a line two octets too long when it ends in a space.
     """
-    coded = binascii.b2a_qp(data + b"\r\n", istext=True)[:-2]
+    coded = binascii.b2a_qp(data + b"\r\n", istext=True)
     if b"=20\r\n" in coded or b"=09\r\n" in coded:
         coded = _OVERLONG_QP.sub(rb"\1=\r\n\2\r", coded)
-    return coded
+    return coded[:-2]
 
 
 def base64(data: bytes) -> bytes:

@@ -3,16 +3,11 @@
 The moment is an argument; the locale has no say.
 """
 
-import re
 from datetime import UTC, datetime
 from functools import lru_cache
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_DATE = re.compile(
-    rf"(?:(?:{'|'.join(_DAYS)}), )?[0-9]{{1,2}} (?:{'|'.join(_MONTHS)}) [0-9]{{4}} "
-    r"[0-2][0-9]:[0-5][0-9](?::[0-6][0-9])? (?:[+-][0-9]{4}|GMT|UTC)(?: \([A-Za-z]+\))?"
-)
 
 
 @lru_cache(maxsize=1024)
@@ -21,8 +16,3 @@ def date(epoch_s: int) -> str:
     at = datetime.fromtimestamp(epoch_s, UTC)
     month = _MONTHS[at.month - 1]
     return f"{_DAYS[at.weekday()]}, {at.day:02} {month} {at.year:04} {at:%H:%M:%S} +0000"
-
-
-def is_date(text: str) -> bool:
-    """Say whether `text` can stand as the value of a Date header."""
-    return _DATE.fullmatch(text) is not None

@@ -1,17 +1,18 @@
 """Header fields: from any text to lines of printable ASCII (RFC 5322, 2047, 2231).
 
-A value is a list of tokens, and a line may be folded between any two of them. `field` alone turns tokens
-into lines: it alone writes a line end, and it refuses any token that has a character which is not
-printable. So nothing that a payload says can begin a line of its own.
+A value is a list of tokens, and a line may be folded between any two of them. `field` alone turns
+tokens into lines: it alone writes a line end, and it refuses any token that has a control
+character. So nothing that a payload says can begin a line of its own.
 
-Texts that are not plain ASCII become encoded words of at most 75 characters, of whole characters, in B or
-Q, whichever is shorter; lines are folded at 76 where there is a place for it (RFC 2047 asks for that, RFC
-5322 for 78), and what leaves no place is refused beyond 998. A text that only looks like an encoded word is
-encoded, so that it comes back as it was.
+Texts that are not plain ASCII become encoded words of at most 75 characters, of whole characters,
+in B or Q, whichever is shorter; lines are folded at 76 where there is a place for it (RFC 2047 asks
+for that, RFC 5322 for 78), and what leaves no place is refused beyond 998. A text that only looks
+like an encoded word is encoded, so that it comes back as it was.
 
-File names that are not plain ASCII are said twice: `filename*` by RFC 2231 in Content-Disposition, which
-current clients read, and an encoded word in `name` of Content-Type, which RFC 2047 forbids and which
-older Outlooks and the Chinese webmails want. It is what Thunderbird, Gmail and Apple Mail send.
+File names that are not plain ASCII are said twice: `filename*` by RFC 2231 in Content-Disposition,
+which current clients read, and an encoded word in `name` of Content-Type, which RFC 2047 forbids
+and which older Outlooks and the Chinese webmails want. It is what Thunderbird, Gmail and Apple Mail
+send.
 """
 
 import binascii
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 
 from geomail.errors import PayloadError
 from geomail.job import Address
-from geomail.letter.address import header_form
+from geomail.letter.address import control_in, header_form
 
 WIDTH = 76
 _LONGEST = 998
@@ -36,17 +37,16 @@ _ATOMS = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
 ).fullmatch
 _FOLD = re.compile(r" (?=[^ ])").split
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 
 
 def field(name: str, tokens: Sequence[str]) -> str:
     """Return the field `name` with its line end, folded between tokens where it is longer than 76.
 
-    Raises PayloadError for a character that is not printable, and for a line beyond 998 octets.
+    Raises PayloadError for a control character, and for a line beyond 998 octets.
     """
     line = f"{name}: {' '.join(tokens)}"
-    if not line.isprintable():
-        raise PayloadError(f"header {name!r} has a control character: {line!r}")
+    if not line.isprintable() and control_in(line):
+        raise PayloadError(f"header {name!r} has a control character: {line[:80]!r}")
     if len(line) <= WIDTH:
         return f"{line}\r\n"
     lines = _folded(name, tokens)
@@ -56,7 +56,7 @@ def field(name: str, tokens: Sequence[str]) -> str:
 
 
 def _folded(name: str, tokens: Sequence[str]) -> list[str]:
-    lines = []
+    lines: list[str] = []
     line = f"{name}: {tokens[0]}"
     for token in tokens[1:]:
         if len(line) + 1 + len(token) <= WIDTH - bool(lines):
@@ -80,7 +80,7 @@ def subject(text: str) -> list[str]:
     return encoded_words(text, room)
 
 
-def extra(name: str, value: str) -> list[str]:
+def brought(name: str, value: str) -> list[str]:
     """Return tokens for a field that a payload brings along.
 
     ASCII is left as it is (it may be structured, or encoded already); anything else is encoded.
@@ -90,10 +90,17 @@ def extra(name: str, value: str) -> list[str]:
     return _FOLD(value.replace("\t", " ").strip(" "))
 
 
-def address_tokens(addresses: Sequence[Address]) -> list[str]:
+def listed(texts: Sequence[str]) -> list[str]:
+    """Return tokens that are separated by commas."""
+    return [f"{text}," for text in texts[:-1]] + list(texts[-1:])
+
+
+def addresses(mailboxes: Sequence[Address]) -> list[str]:
     """Return the tokens of an address list (RFC 5322 section 3.4)."""
+    if len(mailboxes) == 1 and not mailboxes[0].name:
+        return [header_form(mailboxes[0].addr)]
     tokens: list[str] = []
-    for address in addresses:
+    for address in mailboxes:
         if address.name:
             tokens += phrase(address.name)
             tokens.append(f"<{header_form(address.addr)}>,")
@@ -122,8 +129,8 @@ def quoted(text: str) -> str:
 
 def encoded_words(text: str, first: int = _WORD, rest: int = _WORD) -> list[str]:
     """Return `text` as encoded words (RFC 2047) of at most `first`, then `rest` characters each."""
-    if _CONTROL(text):
-        raise PayloadError(f"a header has a control character: {text!r}")
+    if control_in(text.replace("\t", " ")):
+        raise PayloadError(f"a header has a control character: {text[:80]!r}")
     data = text.encode()
     escapes = len(data.translate(None, _SAFE + b" "))
     if len(data) + 2 * escapes < (len(data) + 2) // 3 * 4:
@@ -159,8 +166,8 @@ def _chunks(text: str, codes: Sequence[str], first: int, rest: int) -> list[str]
 
 def file_name(filename: str) -> tuple[list[str], list[str]]:
     """Return the parameters that say a file name: for Content-Type, and for Content-Disposition."""
-    if _CONTROL(filename) or "\t" in filename:
-        raise PayloadError(f"file name {filename!r} has a control character")
+    if control_in(filename):
+        raise PayloadError(f"file name {filename[:80]!r} has a control character")
     if _is_plain_parameter(filename):
         return [f"name={quoted(filename)}"], [f"filename={quoted(filename)}"]
     words = encoded_words(filename, _WORD_IN_PHRASE, _WORD_IN_PHRASE)

@@ -6,9 +6,9 @@ import msgspec
 class Letter(msgspec.Struct, frozen=True):
     """An envelope and a finished message; the same job gives the same letter at every try.
 
-    `mail_from` is "" for the null sender. `recipients` are ready for `RCPT TO:<...>`. `content` is an
-    RFC 5322 message whose only line end is CRLF, not dot-stuffed, ending in CRLF. `eight_bit` says that
-    content has bytes above 127 (BODY=8BITMIME), `smtputf8` that an address needs RFC 6531.
+    `mail_from` is "" for the null sender. `recipients` are ready for `RCPT TO:<...>`. `content` is
+    an RFC 5322 message whose only line end is CRLF, not dot-stuffed, ending in CRLF. `eight_bit`
+    says that content has bytes above 127 (BODY=8BITMIME), `smtputf8` that an address needs it.
     """
 
     mail_from: str

@@ -8,35 +8,28 @@
           image/png ...
       application/pdf ...
 
-A level with one child is left out. Boundaries derive from the job's id, so they are the same at every
-try; they begin with `=_`, which neither quoted-printable nor base64 can contain, and a text that contains
-this one is sent quoted-printable. An entity is its content headers, an empty line, and its body.
+A level with one child is left out. Boundaries derive from the job's id, so they are the same at
+every try; they begin with `=_`, which neither quoted-printable nor base64 can contain, and a text
+that contains this one is sent quoted-printable. An entity is its content headers, an empty line,
+and its body.
 """
 
-import re
 from functools import lru_cache
 
-from geomail.errors import PayloadError
 from geomail.job import Attachment, Email
 from geomail.letter.body import base64, has_long_line, text_body, with_crlf
 from geomail.letter.header import field, file_name
 
-_MEDIA_TYPE = re.compile(
-    r"([a-z]+)/([A-Za-z0-9!#$&^_.+-]+)"
-    r"((?:; *[A-Za-z0-9-]+=(?:[A-Za-z0-9!#$&^_.+-]+|\"[A-Za-z0-9!#$&^_.+ -]+\"))*)",
-    re.IGNORECASE,
-)
-_CID = re.compile(r"[!-;=?-~]{1,900}")
 _OPAQUE = "application/octet-stream"
 
 
-def entity(email: Email, id: str, eight_bit: bool) -> bytes:
+def entity(email: Email, job_id: str, eight_bit: bool) -> bytes:
     """Return the content headers and the body of `email`; they end in CRLF."""
     if email.html is None and not email.attachments:
         return _closed(_text("plain", email.text or "", eight_bit))
     if email.text is None and not email.attachments:
         return _closed(_text("html", email.html or "", eight_bit))
-    return _closed(_tree(email, f"=_{id}", eight_bit))
+    return _closed(_tree(email, f"=_{job_id}", eight_bit))
 
 
 def _closed(part: bytes) -> bytes:
@@ -95,22 +88,15 @@ def _attachment(attachment: Attachment, place: str, mark: bytes, eight_bit: bool
 def _content(attachment: Attachment, mark: bytes, eight_bit: bool) -> tuple[str, bytes, str]:
     """Return transfer encoding, octets and media type of an attachment.
 
-    RFC 2046 section 5.2.1 forbids base64 for message/rfc822: one that can't go as it is goes opaque.
+    RFC 2046 section 5.2.1 forbids base64 for message/rfc822: what can't go as it is goes opaque.
     """
-    media_type = _media_type(attachment.type)
-    if not media_type.lower().startswith("message/"):
-        return "base64", base64(attachment.content), media_type
+    if not attachment.type.lower().startswith("message/"):
+        return "base64", base64(attachment.content), attachment.type
     data = with_crlf(attachment.content)
     fits = not (has_long_line(data) or mark in data or b"\0" in data)
     if fits and (eight_bit or data.isascii()):
-        return ("7bit" if data.isascii() else "8bit"), data, media_type
+        return ("7bit" if data.isascii() else "8bit"), data, attachment.type
     return "base64", base64(attachment.content), _OPAQUE
-
-
-def _media_type(text: str) -> str:
-    """Return a media type that can stand in a header; what can't, and what has parts, is opaque."""
-    match = _MEDIA_TYPE.fullmatch(text)
-    return text if match and match[1].lower() != "multipart" and len(text) < 500 else _OPAQUE
 
 
 def _attachment_head(
@@ -123,13 +109,5 @@ def _attachment_head(
         place_tokens = [f"{place};", *filenames]
     head = field("Content-Type", type_tokens) + field("Content-Disposition", place_tokens)
     head += f"Content-Transfer-Encoding: {coding}\r\n"
-    return f"{head}{_content_id(cid)}\r\n".encode("ascii")
-
-
-def _content_id(cid: str | None) -> str:
-    if not cid:
-        return ""
-    bare = cid[1:-1] if cid[0] == "<" and cid[-1] == ">" else cid
-    if not _CID.fullmatch(bare):
-        raise PayloadError(f"attachment cid {cid!r} is not printable ASCII without spaces, < and >")
-    return field("Content-ID", [f"<{bare}>"])
+    head += field("Content-ID", [f"<{cid}>"]) if cid else ""
+    return f"{head}\r\n".encode("ascii")

@@ -1,30 +1,32 @@
-"""Finished messages: an RFC 5322 message that a producer made is sent as it is, with four exceptions.
+"""Finished messages: what a producer made is sent as it is, with few exceptions.
 
-Line ends become CRLF; Bcc and Resent-Bcc go; a missing Date or Message-ID is added below the header; and
-what no host may be given is refused: 8-bit content where the host takes none (5.6.3), a line beyond 998
-octets (5.6.0: relays cut such lines, each in its own way), and what does not begin with a header. All
-else stays byte for byte, signatures included. NUL is passed on.
+Line ends become CRLF; Bcc and Resent-Bcc go; a missing Date or Message-ID is added below the
+header. What no host may be given is refused: 8-bit content where the host takes none (5.6.3), a
+line longer than 998 octets (5.6.0: relays cut such lines, each in its own way), and what begins
+without a header. All else stays byte for byte, so signatures hold. NUL is passed on.
 """
 
 import re
 
 from geomail.errors import PayloadError
-from geomail.letter.body import has_long_line, with_crlf
+from geomail.letter.body import LONGEST_LINE, has_long_line, with_crlf
 
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*")
-_BCC = re.compile(rb"^(?:resent-)?bcc[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*", re.I | re.M)
-_DATE = re.compile(rb"^date[ \t]*:", re.I | re.M)
-_MESSAGE_ID = re.compile(rb"^message-id[ \t]*:", re.I | re.M)
+_BCC = re.compile(
+    rb"^(?:resent-)?bcc[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*", re.IGNORECASE | re.MULTILINE
+)
+_DATE = re.compile(rb"^date[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID = re.compile(rb"^message-id[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 
 def finish(message: bytes, *, message_id: str, date: str, added: str, eight_bit: bool) -> bytes:
     """Return `message` as it can be sent.
 
-    `message_id` and `date` are whole fields for when it has none, `added` fields that it gets anyway.
-    Raises PayloadError when it can't be sent.
+    `message_id` and `date` are whole fields for when it has none, `added` are fields that it gets
+    anyway. Raises PayloadError when it can't be sent.
     """
     if not eight_bit and not message.isascii():
-        raise PayloadError("5.6.3 raw has 8-bit content and the host does not take it (8BITMIME)")
+        raise PayloadError("5.6.3 raw has 8-bit content, and the host takes none (no 8BITMIME)")
     message = with_crlf(message)
     if has_long_line(message):
         raise PayloadError(f"5.6.0 raw: line {_long_line(message)} is longer than 998 octets")
@@ -40,17 +42,15 @@ def _halves(message: bytes) -> tuple[bytes, bytes]:
     end = message.find(b"\r\n\r\n")
     head, body = (message, b"") if end < 0 else (message[: end + 2], message[end + 4 :])
     head += _ending(head)
+    if not head:
+        raise PayloadError("raw is empty")
     at = 0
     while at < len(head):
         match = _FIELD.match(head, at)
         if match is None:
-            line = head.count(b"\n", 0, at) + 1
-            raise PayloadError(
-                f"raw: line {line} is no header field, and no empty line precedes it"
-            )
+            number = head.count(b"\n", 0, at) + 1
+            raise PayloadError(f"raw: line {number} is no header field")
         at = match.end()
-    if at == 0:
-        raise PayloadError("raw is empty")
     return head, body
 
 
@@ -60,4 +60,4 @@ def _ending(part: bytes) -> bytes:
 
 def _long_line(message: bytes) -> int:
     lengths = map(len, message.split(b"\r\n"))
-    return next(number for number, length in enumerate(lengths, 1) if length > 998)
+    return next(number for number, length in enumerate(lengths, 1) if length > LONGEST_LINE)
