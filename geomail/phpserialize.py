@@ -15,6 +15,7 @@ Whatever the input, the result is a value or a PayloadError that names the byte.
 """
 
 import re
+from typing import cast
 
 from geomail.errors import PayloadError
 
@@ -26,8 +27,14 @@ MAX_ITEMS = 200_000
 MAX_BYTES = 32 * 1024 * 1024
 
 _INT64 = 1 << 63
-_SHORT = {b"%d" % n: n for n in range(2048)}
-_LENGTH = re.compile(rb"0|[1-9]\d{0,9}")
+_SIZE = rb"(0|[1-9]\d{0,9})"
+_HEAD = re.compile(rb's:%b:"|a:%b:\{' % (_SIZE, _SIZE))
+# Nearly every item: a plain name or an index, then the head of its value. One match instead of
+# four steps takes a quarter off the time of a common mail (5.4 to 4.1 µs).
+_ITEM = re.compile(
+    rb'(?:s:([1-9]\d{0,3}):"([A-Za-z_][\w.@+-]*)"|i:(0|[1-9]\d{0,8}));'
+    rb'(?:s:%b:"|a:%b:\{)?' % (_SIZE, _SIZE)
+)
 _SCALAR = re.compile(
     rb"(?P<null>N;)|b:(?P<bool>[01]);|i:(?P<int>0|-?[1-9]\d{0,18});"
     rb"|d:(?P<float>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|NAN|-?INF);"
@@ -62,57 +69,73 @@ def loads(data: bytes, *, charset: str = "utf-8") -> Value:
 
 
 def _read(data: bytes, charset: str) -> Value:
-    # One loop, strings inlined: a call for each token would double the time of a common mail.
-    find = data.find
-    short = _SHORT.get
     stack: list[tuple[Array, int, int | str]] = []
     array: Array = {}
     key: int | str = 0
     left = 1
     items = pos = 0
-    keyed = True
-    value: Value
     while True:
-        kind = data[pos : pos + 2]
-        if kind == b"s:":
-            colon = find(b":", pos + 2, pos + 13)
-            size = short(data[pos + 2 : colon])
-            start = colon + 2
-            end = start + (_length(data, pos) if size is None else size)
-            if data[colon + 1 : start] != b'"' or data[end : end + 2] != b'";':
-                raise _bad_string(data, pos)
-            value = data[start:end].decode(charset)
-            pos = end + 2
-        elif kind == b"a:":
-            if not keyed:
-                raise PayloadError(f"PHP: byte {pos}: an array can't be a key")
-            count, pos = _open(data, pos)
-            items += count
-            if items > MAX_ITEMS or len(stack) >= MAX_DEPTH:
-                raise _too_much(items, pos)
-            stack.append((array, left, key))
-            array, left, keyed = {}, count, False
-            value = array
+        item = _ITEM.match(data, pos) if stack else None
+        if item:
+            name_size, name, index, size, count = item.groups()
+            if index is None and int(name_size) != len(name):
+                raise _bad_string(data, pos + len(name_size) + 4, name_size)
+            key = int(index) if index is not None else name.decode()
+            pos = item.end()
         else:
-            value, pos = _scalar(data, pos)
-        if value is not array:
-            if not keyed:
-                key = _key(value, pos)
-                keyed = True
-                continue
-            array[key] = value
-            keyed = False
+            if stack:
+                key, pos = _rare_key(data, pos, charset)
+            size, count, pos = _head(data, pos)
+        if size is not None:
+            end = pos + int(size)
+            if data[end : end + 2] != b'";':
+                raise _bad_string(data, pos, size)
+            array[key] = data[pos:end].decode(charset)
+            pos = end + 2
             left -= 1
+        elif count is None:
+            array[key], pos = _scalar(data, pos)
+            left -= 1
+        else:
+            items += int(count)
+            stack.append((array, left, key))
+            if items > MAX_ITEMS or len(stack) > MAX_DEPTH:
+                raise _too_much(items, pos)
+            array, left = {}, int(count)
         while not left:
             if not stack:
                 return _finished(data, pos, array)
             if data[pos : pos + 1] != b"}":
                 raise _unexpected(data, pos, "} after the last item")
             pos += 1
-            closed = array
+            closed = array if array and 0 not in array else _list_or_dict(array)
             array, left, key = stack.pop()
-            array[key] = _list_or_dict(closed)
+            array[key] = closed
             left -= 1
+
+
+def _head(data: bytes, pos: int) -> tuple[bytes | None, bytes | None, int]:
+    head = _HEAD.match(data, pos)
+    return (head[1], head[2], head.end()) if head else (None, None, pos)
+
+
+def _rare_key(data: bytes, pos: int, charset: str) -> tuple[int | str, int]:
+    size, count, start = _head(data, pos)
+    if size is not None:
+        end = start + int(size)
+        if data[end : end + 2] != b'";':
+            raise _bad_string(data, start, size)
+        return _as_php_key(data[start:end].decode(charset)), end + 2
+    if count is None and data[pos : pos + 1] == b"i":
+        number, end = _scalar(data, pos)
+        return cast("int", number), end
+    raise _unexpected(data, pos, "a key (a string or a whole number)")
+
+
+def _as_php_key(text: str) -> int | str:
+    if _CANONICAL.fullmatch(text) and -_INT64 <= int(text) < _INT64:
+        return int(text)
+    return text
 
 
 def _finished(data: bytes, pos: int, top: Array) -> Value:
@@ -129,16 +152,6 @@ def _list_or_dict(array: Array) -> Value:
     if 0 in array and list(array) == list(range(len(array))):
         return list(array.values())
     return array
-
-
-def _key(value: Value, pos: int) -> int | str:
-    if type(value) is int:
-        return value
-    if type(value) is not str:
-        raise PayloadError(f"PHP: before byte {pos}: a key is a number or a string")
-    if value < ":" and _CANONICAL.fullmatch(value) and -_INT64 <= int(value) < _INT64:
-        return int(value)
-    return value
 
 
 def _scalar(data: bytes, pos: int) -> tuple[Value, int]:
@@ -159,24 +172,9 @@ def _scalar(data: bytes, pos: int) -> tuple[Value, int]:
     return number, found.end()
 
 
-def _open(data: bytes, pos: int) -> tuple[int, int]:
-    size = _length(data, pos)
-    start = data.index(b":", pos + 2) + 2
-    if data[start - 1 : start] != b"{":
-        raise _unexpected(data, start - 1, "{")
-    return size, start
-
-
-def _length(data: bytes, pos: int) -> int:
-    found = _LENGTH.match(data, pos + 2)
-    if not found or data[found.end() : found.end() + 1] != b":":
-        raise _unexpected(data, pos, "a length and a colon")
-    return int(found[0])
-
-
-def _bad_string(data: bytes, pos: int) -> PayloadError:
-    size = _length(data, pos)
-    return _unexpected(data, pos, f'a string of {size} bytes between " and ";')
+def _bad_string(data: bytes, start: int, size: bytes) -> PayloadError:
+    pos = start - len(size) - 4
+    return _unexpected(data, pos, f'a string of {int(size):,} bytes between " and ";')
 
 
 def _too_much(items: int, pos: int) -> PayloadError:

@@ -8,8 +8,8 @@ lists in one another.
 
 import codecs
 import re
-from collections.abc import Iterable
 from functools import lru_cache
+from typing import cast
 
 import msgspec
 
@@ -130,21 +130,15 @@ def _codec(charset: str) -> str:
 def _check_depth(value: dict[str, object]) -> None:
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            for inner in _members(outer)
-            if type(inner) is dict or type(inner) is list
-        ]
-        if not level:
+        below: list[object] = []
+        for outer in level:
+            for inner in outer.values() if type(outer) is dict else cast("list[object]", outer):
+                if type(inner) is list or type(inner) is dict:
+                    below.append(inner)  # noqa: PERF401
+        if not below:
             return
+        level = below
     raise _too_deep()
-
-
-def _members(value: object) -> Iterable[object]:
-    if type(value) is dict:
-        return value.values()
-    return value if type(value) is list else ()
 
 
 def _too_deep() -> PayloadError:
