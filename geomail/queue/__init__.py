@@ -1,0 +1,49 @@
+"""The queue: jobs in Redis, taken by workers, in exactly one place at any time.
+
+`Link` is a Redis server, `Queue` one worker's client of one list, the rest are the values that go
+in and out. The contract with Redis, key by key, is in the heads of the scripts beside this file,
+one verb each.
+"""
+
+from geomail.queue.link import Connection, Link
+from geomail.queue.queue import Queue
+from geomail.queue.records import (
+    FRESH,
+    Batch,
+    Counts,
+    Dead,
+    DeadLetter,
+    Done,
+    Fate,
+    Held,
+    JobState,
+    Park,
+    Part,
+    Record,
+    Release,
+    Retry,
+    Slot,
+    Split,
+)
+
+__all__ = [
+    "FRESH",
+    "Batch",
+    "Connection",
+    "Counts",
+    "Dead",
+    "DeadLetter",
+    "Done",
+    "Fate",
+    "Held",
+    "JobState",
+    "Link",
+    "Park",
+    "Part",
+    "Queue",
+    "Record",
+    "Release",
+    "Retry",
+    "Slot",
+    "Split",
+]

@@ -1,0 +1,70 @@
+-- Shared by the scripts that move jobs; put in front of each of them when it is loaded.
+--
+-- A job in T:jobs is `<deaths> <first seen ms> {json}\n<bytes>`. A part of a split job is `<root>/<k>`
+-- (a part of a part `<root>/<k>/<j>`): it has no bytes of its own, they lie under the root, and the field
+-- `<root>/` counts the parts that still exist. A reference is `\1<id>`.
+local call, sub, find, match, byte = redis.call, string.sub, string.find, string.match, string.byte
+local LIVE, SUSPECT, SETTLED = 46, 115, 120 -- '.', 's', 'x' in T:open:<worker>
+
+-- The first key that a check found unusable, as an error reply that names it.
+local refusal
+local function size_of(command, key)
+  local size = redis.pcall(command, key)
+  if type(size) == 'table' then
+    refusal = refusal or redis.error_reply(size.err .. ' [' .. key .. ']')
+    return 0
+  end
+  return size
+end
+
+local function now_ms()
+  local time = call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function root_of(id)
+  local slash = find(id, '/', 1, true)
+  return slash and sub(id, 1, slash - 1)
+end
+
+local function parse(value)
+  return match(value, '^(%d+) (%d+) ([^\n]*)\n(.*)$')
+end
+
+local function render(deaths, first, json, bytes)
+  return deaths .. ' ' .. first .. ' ' .. json .. '\n' .. bytes
+end
+
+-- The job `id`, or false; a part whose root was delivered by somebody else is nothing any more, and goes.
+local function job_value(jobs, id)
+  local value, root = call('HGET', jobs, id), root_of(id)
+  if value and root and call('HEXISTS', jobs, root) == 0 then
+    call('HDEL', jobs, id)
+    return false
+  end
+  return value
+end
+
+-- Count `change` parts of a root; it goes, bytes and all, with its last part.
+local function count_parts(jobs, root, change)
+  if call('HINCRBY', jobs, root .. '/', change) <= 0 then
+    call('HDEL', jobs, root, root .. '/')
+  end
+end
+
+-- Remove a job from where it is; lists keep a reference, which is dropped when it is met.
+local function forget(jobs, delayed, dead, id)
+  if call('HDEL', jobs, id) == 0 then
+    return false
+  end
+  call('ZREM', delayed, id)
+  call('ZREM', dead, id)
+  local root = root_of(id)
+  if root then
+    count_parts(jobs, root, -1)
+  else
+    call('HDEL', jobs, id .. '/')
+  end
+  return true
+end
+

@@ -1,0 +1,349 @@
+"""Connections to Redis: how they are opened, kept, and repaired.
+
+A `Link` is an address. `Link.open(role)` gives a dedicated `Connection`, one a role (taker, waker,
+settler, beat, desk), never a pool: a pool polls the socket at each check-out, and one greenlet's
+unread reply must never answer another's command. Calls on one connection follow each other; a
+second greenlet waits.
+
+A call is re-sent, the same bytes, until Redis answers: whatever is sent here may run twice. What
+passes (no answer, LOADING, READONLY, fail-over, disk or memory full, …) is waited for, for ever,
+with jitter and loudly. What does not pass (WRONGTYPE, NOPERM, an error in a script) raises
+RedisUnusable, unless the call is patient: an outcome or a beat is never given up, only complained
+about. A connection is closed on every exception.
+
+Not promised: that a call ends. Nobody may kill a greenlet, or put gevent.Timeout around it, inside
+a call; `Connection.interrupt` is the way to end a wait. URLs: redis://, rediss://, unix://; one
+server.
+"""
+
+import hashlib
+import random
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from importlib import resources
+from threading import Lock
+from typing import Any, NoReturn, cast
+from urllib.parse import urlsplit
+
+import hiredis
+import redis.connection
+from redis import exceptions as refusals
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from geomail import log
+from geomail.errors import RedisUnusable
+
+Word = bytes | str | int | float
+
+_OLDEST = (6, 2)
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 2.0
+_COMPLAIN_EVERY_S = 5.0
+_READ_BLOCK = 256 * 1024
+_WHAT_A_URL_IS = "redis://[user:password@]host[:port][/db], rediss://… or unix:///path"
+
+# By substring: 6.2 wraps an error inside a script in its own text.
+_PASSES = re.compile(
+    r"\b(READONLY|LOADING|MASTERDOWN|UNBLOCKED|CLUSTERDOWN|MOVED|ASK|TRYAGAIN|BUSY|MISCONF|NOREPLICAS"
+    r"|NOSCRIPT|OOM)\b|max number of clients"
+)
+_ADVICE = {
+    "NOAUTH": "it wants a password: put one into the URL, redis://:password@host",
+    "WRONGPASS": "user or password are wrong",
+    "NOPERM": "this user may not do that: allow it scripts, and all commands on the queue's keys",
+    "DENIED": "it runs in protected mode: set a password, or bind it to this host",
+    "WRONGTYPE": "some other program uses that key: choose another queue name",
+}
+# Its own annotation says one argument.
+_pack: Callable[[Sequence[Word]], bytes] = cast("Any", hiredis.pack_command)
+_parse: Callable[[str], dict[str, Any]] = redis.connection.parse_url
+_REDIS_ERRORS = (refusals.RedisError, OSError, ValueError)
+
+
+class Script:
+    """One verb of the queue, with the shared part in front."""
+
+    def __init__(self, verb: str) -> None:
+        """Read `<verb>.lua` from the package."""
+        folder = resources.files("geomail.queue")
+        shared = folder.joinpath("job.lua").read_bytes()
+        self.source = shared + folder.joinpath(f"{verb}.lua").read_bytes()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+
+class Link:
+    """The address of a Redis server, and the news of whether it answers."""
+
+    def __init__(
+        self, url: str, *, connect_timeout_s: float = 5.0, reply_timeout_s: float = 5.0
+    ) -> None:
+        """Read the URL; raises RedisUnusable, without repeating it, when it can't be used."""
+        self.reply_timeout_s = reply_timeout_s
+        self._class, options = _read_url(url)
+        self._options: dict[str, Any] = options | {
+            "protocol": 2,
+            "socket_timeout": reply_timeout_s,
+            "socket_connect_timeout": connect_timeout_s,
+            "socket_read_size": _READ_BLOCK,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_timeout": False,
+            "retry_on_error": [],
+            "health_check_interval": 0,
+            "decode_responses": False,
+            "client_name": None,
+            "driver_info": None,
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        }
+        self.address = options.get("path") or f"{options.get('host', 'localhost')}:{_port(options)}"
+        self._away_since: float | None = None
+        self._complained_at = float("-inf")
+        self._make()
+
+    def open(self, role: str) -> "Connection":
+        """Return a dedicated connection; it connects when it is first used."""
+        return Connection(self, role)
+
+    def probe(self) -> None:
+        """Wait until Redis answers, and look whether it can be trusted with mail.
+
+        Raises RedisUnusable when it refuses us, or is no Redis, or too old. Warns when it may drop
+        keys, or keeps nothing on disk.
+        """
+        connection = self.open("probe")
+        connection.is_new = True
+        connection.call("EVAL", "return 1", 0)
+        try:
+            facts = _read_info(connection.call("INFO"))
+        except RedisUnusable:
+            log.warning("redis_unchecked", redis=self.address, reason="INFO is not allowed")
+            return
+        else:
+            self._judge(facts, connection)
+        finally:
+            connection.close()
+
+    def _judge(self, facts: dict[str, str], connection: "Connection") -> None:
+        version = tuple(int(number) for number in facts.get("redis_version", "0").split(".")[:2])
+        if version < _OLDEST:
+            raise RedisUnusable(
+                f"Redis at {self.address} is {facts.get('redis_version')}: needs 6.2 or later"
+            )
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            log.warning(
+                "redis_may_drop_mail",
+                redis=self.address,
+                maxmemory_policy=policy,
+                advice="set maxmemory-policy noeviction",
+            )
+        if facts.get("aof_enabled") != "1" and not _saves(connection):
+            log.warning(
+                "redis_keeps_nothing",
+                redis=self.address,
+                advice="set appendonly yes, else a restart of Redis loses all mail",
+            )
+
+    def _make(self) -> Any:
+        try:
+            return self._class(**self._options)
+        except (TypeError, ValueError, refusals.RedisError) as error:
+            raise RedisUnusable(
+                f"the Redis URL has an option that can't be used: expected {_WHAT_A_URL_IS}"
+            ) from error
+
+    def complain(self, role: str, error: BaseException) -> None:
+        """Say that Redis is away, at most every five seconds."""
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        if now - self._complained_at >= _COMPLAIN_EVERY_S:
+            self._complained_at = now
+            log.warning("redis_away", redis=self.address, role=role, error=_text_of(error))
+
+    def rejoice(self) -> None:
+        """Say that Redis is back, if it was away."""
+        if self._away_since is not None:
+            away_s = time.monotonic() - self._away_since
+            self._away_since, self._complained_at = None, float("-inf")
+            log.info("redis_back", redis=self.address, away_s=away_s)
+
+
+class Connection:
+    """One dedicated connection, which repairs itself and repeats what was not answered."""
+
+    def __init__(self, link: Link, role: str) -> None:
+        """Prepare a connection of `link`; nothing is sent yet."""
+        self.role = role
+        self.is_new = False  # has never been answered: then a refused login is the caller's mistake
+        self._link = link
+        self._wire = link._make()
+        self._turn = Lock()
+        self._interrupted = False
+
+    def call(self, *command: Word, patient: bool = False) -> Any:
+        """Send one command until it is answered, and return the reply.
+
+        Raises RedisUnusable for a refusal that waiting does not mend, unless `patient`.
+        """
+        return self._repeat(_pack(command), None, patient)
+
+    def run(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        arguments: Iterable[Word],
+        *,
+        patient: bool = False,
+    ) -> Any:
+        """Run a script, loading it where it is missing, until it is answered; return the reply."""
+        packed = _pack(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+        return self._repeat(packed, script, patient)
+
+    def atomically(self, commands: Sequence[tuple[Word, ...]]) -> list[Any]:
+        """Run commands as one MULTI; they must be able to run twice. Return their replies."""
+        packed = [_pack(("MULTI",))]
+        packed += [_pack(command) for command in commands]
+        packed.append(_pack(("EXEC",)))
+        replies: list[Any] = self._repeat(b"".join(packed), None, False, len(commands) + 1)
+        for reply in replies:
+            if isinstance(reply, refusals.RedisError):
+                self._refuse(reply)
+        return replies
+
+    def attempt(self, *command: Word, timeout_s: float) -> Any:
+        """Send one command once and wait `timeout_s` for its reply.
+
+        Returns None when there is none, or only a refusal that passes; then a short pause has been
+        made.
+        """
+        with self._turn:
+            self._interrupted = False
+            try:
+                self._wire.send_packed_command([_pack(command)], check_health=False)
+                return self._wire.read_response(timeout=timeout_s)
+            except _REDIS_ERRORS as error:
+                self._wire.disconnect()
+                if not self._interrupted:
+                    self._refuse_or_complain(error, patient=False)
+                    time.sleep(_jitter(0.2))
+                return None
+            except BaseException:
+                self._wire.disconnect()
+                raise
+
+    def interrupt(self) -> None:
+        """End the wait of another greenlet or thread in `attempt`."""
+        self._interrupted = True
+        sock = self._wire._sock
+        if sock is not None:
+            with suppress(OSError):  # it has ended by itself
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Hang up; the next call connects again."""
+        with self._turn:
+            self._wire.disconnect()
+
+    def _repeat(self, packed: bytes, script: Script | None, patient: bool, extra: int = 0) -> Any:
+        pause_s = _FIRST_PAUSE_S
+        with self._turn:
+            while True:
+                try:
+                    reply = self._exchange(packed, script, extra)
+                except _REDIS_ERRORS as error:
+                    self._wire.disconnect()
+                    self._refuse_or_complain(error, patient=patient)
+                except BaseException:
+                    self._wire.disconnect()
+                    raise
+                else:
+                    self.is_new = False
+                    if self._link._away_since is not None:
+                        self._link.rejoice()
+                    return reply
+                time.sleep(_jitter(pause_s))
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _exchange(self, packed: bytes, script: Script | None, extra: int) -> Any:
+        self._wire.send_packed_command([packed], check_health=False)
+        for _ in range(extra):
+            self._wire.read_response()
+        try:
+            return self._wire.read_response()
+        except refusals.NoScriptError:
+            if script is None:
+                raise
+        load = _pack(("SCRIPT", "LOAD", script.source))
+        self._wire.send_packed_command([load, packed], check_health=False)
+        self._wire.read_response()
+        return self._wire.read_response()
+
+    def _refuse_or_complain(self, error: Exception, *, patient: bool) -> None:
+        if not patient and self._is_final(error):
+            self._refuse(error)
+        self._link.complain(self.role, error)
+
+    def _is_final(self, error: Exception) -> bool:
+        if _PASSES.search(_text_of(error)):
+            return False
+        if isinstance(error, refusals.AuthenticationError | refusals.InvalidResponse):
+            return self.is_new
+        return isinstance(error, refusals.ResponseError | refusals.DataError)
+
+    def _refuse(self, error: Exception) -> NoReturn:
+        text = _text_of(error)
+        advice = next((advice for code, advice in _ADVICE.items() if code in text), None)
+        if isinstance(error, refusals.InvalidResponse):
+            advice = "what answers there is no Redis"
+        elif advice is None and "ACL failure" in text:
+            advice = _ADVICE["NOPERM"]
+        words = f"Redis at {self._link.address} refuses: {advice or text}"
+        raise RedisUnusable(f"{words} ({text})" if advice else words) from error
+
+
+def _read_url(url: str) -> tuple[Any, dict[str, Any]]:
+    try:
+        options: dict[str, Any] = _parse(url)
+        split = urlsplit(url)
+        if split.scheme != "unix" and not re.fullmatch(r"/?\d*", split.path):
+            raise ValueError("the database is not a number")
+        if split.scheme == "unix" and not options.get("path"):
+            raise ValueError("no path")
+    except ValueError:
+        # Not chained: a parser's message may repeat a piece of the password.
+        raise RedisUnusable(
+            f"the Redis URL is malformed: expected {_WHAT_A_URL_IS}, with special characters as %XX"
+        ) from None
+    return options.pop("connection_class", redis.connection.Connection), options
+
+
+def _jitter(longest_s: float) -> float:
+    return longest_s * random.uniform(0.5, 1.0)  # noqa: S311  nothing to guess here
+
+
+def _port(options: dict[str, Any]) -> int:
+    return int(options.get("port", 6379))
+
+
+def _text_of(error: BaseException) -> str:
+    code = getattr(error, "status_code", None)
+    text = str(error) or type(error).__name__
+    return f"{code} {text}" if code and not text.startswith(str(code)) else text
+
+
+def _read_info(reply: bytes) -> dict[str, str]:
+    lines = reply.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def _saves(connection: Connection) -> bool:
+    try:
+        reply = connection.call("CONFIG", "GET", "save")
+    except RedisUnusable:
+        return True  # hosted servers forbid the question
+    return len(reply) > 1 and bool(reply[1])

@@ -1,0 +1,247 @@
+-- settle: record what became of slots of one worker's batches.
+--
+-- KEYS  open:<worker> jobs delayed dead front suspects routes workers stats batch:<worker>:<seq>… park:<route>…
+-- ARGV  worker, 'reconciled' or '', number of batches, then for each batch: seq, indexes of its untouched slots
+--       that are done ('0,3,4'); then records, `<kind> <batch's number> <slot's index>` and what the kind needs:
+--         done     id, or '' to look it up       a touched job was delivered
+--         retry    ms until due, json
+--         dead     json
+--         park     key's number, route, ms until the route may be tried, json
+--         release  json, or '' to keep what is there
+--         split    number of parts, then for each part: slot|retry|dead, ms until due, json
+-- Returns  {is owner, slots settled, {index of each part that stays in the batch}… one for each split}.
+--
+-- `done` counts from anybody, fenced or not; when the batch is no longer open the job is removed wherever it is.
+-- Everything else only from an owner that nobody fenced, and only once: a settled slot is passed over, so the
+-- same call may run twice. A touched job that is gone from `jobs` was delivered by somebody else: its slot is
+-- closed and nothing is written. The copy comes before the removal: characters in `open` are written last.
+-- O(1) for a done slot that was never touched; otherwise O(bytes of the job).
+local open, jobs, delayed, dead, front, suspects, routes, workers, stats =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+call('HDEL', open, '')
+local worker, batches = ARGV[1], tonumber(ARGV[3])
+local counted, now = {}, nil
+
+local cursor = 3 + 2 * batches
+if cursor < #ARGV then
+  size_of('HLEN', jobs)
+  size_of('LLEN', front)
+  size_of('LLEN', suspects)
+  for _, key in ipairs({delayed, dead, routes, workers}) do
+    size_of('ZCARD', key)
+  end
+  for i = 10 + batches, #KEYS do
+    size_of('LLEN', KEYS[i])
+  end
+  if refusal then
+    return refusal
+  end
+  now = now_ms()
+end
+local lease = call('ZSCORE', workers, worker)
+local is_owner = lease and tonumber(lease) > 0
+
+local function count(name)
+  counted[name] = (counted[name] or 0) + 1
+end
+
+-- The characters of each batch as a table of bytes; nil for a batch that is not open.
+local tables, taken = {}, {}
+for b = 1, batches do
+  local entry = call('HGET', open, ARGV[2 + 2 * b])
+  if entry then
+    local at = find(entry, ' ', 1, true)
+    local characters = {}
+    for from = at + 1, #entry, 4000 do
+      for _, character in ipairs({byte(entry, from, from + 3999)}) do
+        characters[#characters + 1] = character
+      end
+    end
+    tables[b], taken[b] = characters, sub(entry, 1, at - 1)
+  end
+end
+
+local function is_live(b, index)
+  local character = tables[b] and tables[b][index + 1]
+  return character == LIVE or character == SUSPECT
+end
+
+for b = 1, batches do
+  local characters, done = tables[b], 0
+  for index in string.gmatch(ARGV[3 + 2 * b], '%d+') do
+    if not characters then
+      if forget(jobs, delayed, dead, worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index) then
+        done = done + 1
+      end
+    elseif is_live(b, index) then
+      characters[index + 1] = SETTLED
+      done = done + 1
+    end
+  end
+  counted.delivered = (counted.delivered or 0) + done
+end
+
+local function next_arg()
+  cursor = cursor + 1
+  return ARGV[cursor]
+end
+
+-- What a live slot holds: id, deaths, first seen, json, bytes, is touched; only the id when the job is gone.
+local function slot_of(b, index)
+  local item = call('LINDEX', KEYS[9 + b], index)
+  if byte(item) ~= 1 then
+    return worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index, '0', taken[b], '{}', item, false
+  end
+  local id = sub(item, 2)
+  local value = job_value(jobs, id)
+  if not value then
+    return id
+  end
+  local deaths, first, json, bytes = parse(value)
+  return id, deaths, first, json, bytes, true
+end
+
+-- Move a live slot: write its job with a new json, then whatever `place` does with the id.
+local function move(b, index, json, name, place)
+  if not (is_owner and is_live(b, index)) then
+    return
+  end
+  local id, deaths, first, old_json, bytes = slot_of(b, index)
+  if deaths then
+    call('HSET', jobs, id, render(deaths, first, json ~= '' and json or old_json, bytes))
+    place(id)
+    count(name)
+  end
+  tables[b][index + 1] = SETTLED
+end
+
+local function split(b, index, parts)
+  local places = {}
+  if not (is_owner and is_live(b, index)) then
+    local item = tables[b] and call('LINDEX', KEYS[9 + b], index)
+    local id = item and (byte(item) == 1 and sub(item, 2) or worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index)
+    for k, part in ipairs(parts) do
+      local at = id and part.fate == 'slot' and call('LPOS', KEYS[9 + b], '\1' .. id .. '/' .. k)
+      if at and is_owner then
+        places[#places + 1] = at
+      end
+    end
+    return places
+  end
+  local id, deaths, first, _, bytes, is_touched = slot_of(b, index)
+  if deaths then
+    local root = root_of(id)
+    if not is_touched then
+      call('HSET', jobs, id, render(deaths, first, '{}', bytes))
+    end
+    call('HINCRBY', jobs, (root or id) .. '/', #parts)
+    for k, part in ipairs(parts) do
+      local part_id = id .. '/' .. k
+      call('HSET', jobs, part_id, render(deaths, first, part.json, ''))
+      if part.fate == 'slot' then
+        call('RPUSH', KEYS[9 + b], '\1' .. part_id)
+        table.insert(tables[b], LIVE)
+        places[#places + 1] = #tables[b] - 1
+      elseif part.fate == 'retry' then
+        call('ZADD', delayed, now + part.due, part_id)
+        count('retried')
+      else
+        call('ZADD', dead, now, part_id)
+        count('dead')
+      end
+    end
+    if root then
+      call('HDEL', jobs, id)
+      count_parts(jobs, root, -1)
+    end
+    count('split')
+  end
+  tables[b][index + 1] = SETTLED
+  return places
+end
+
+local kinds = {}
+
+function kinds.done(b, index)
+  local id = next_arg()
+  if tables[b] and not is_live(b, index) then
+    return
+  end
+  if tables[b] then
+    if id == '' then
+      id = slot_of(b, index)
+    end
+    tables[b][index + 1] = SETTLED
+  end
+  if forget(jobs, delayed, dead, id) then
+    count('delivered')
+  elseif tables[b] then
+    count('duplicates')
+  end
+end
+
+function kinds.retry(b, index)
+  local due, json = next_arg(), next_arg()
+  move(b, index, json, 'retried', function(id)
+    call('ZADD', delayed, now + due, id)
+  end)
+end
+
+function kinds.dead(b, index)
+  move(b, index, next_arg(), 'dead', function(id)
+    call('ZADD', dead, now, id)
+  end)
+end
+
+function kinds.park(b, index)
+  local key, route, due, json = KEYS[tonumber(next_arg())], next_arg(), next_arg(), next_arg()
+  move(b, index, json, 'parked', function(id)
+    call('LPUSH', key, '\1' .. id)
+    call('ZADD', routes, 'NX', now + due, route)
+  end)
+end
+
+function kinds.release(b, index)
+  local home = tables[b] and tables[b][index + 1] == SUSPECT and suspects or front
+  move(b, index, next_arg(), 'released', function(id)
+    call('RPUSH', home, '\1' .. id)
+  end)
+end
+
+local reply = {is_owner and 1 or 0, 0}
+
+function kinds.split(b, index)
+  local parts = {}
+  for k = 1, tonumber(next_arg()) do
+    parts[k] = {fate = next_arg(), due = next_arg(), json = next_arg()}
+  end
+  reply[#reply + 1] = split(b, index, parts)
+end
+
+while cursor < #ARGV do
+  local kind, b, index = next_arg(), tonumber(next_arg()), tonumber(next_arg())
+  kinds[kind](b, index)
+end
+
+for b, characters in pairs(tables) do
+  local text = ''
+  for from = 1, #characters, 4000 do
+    text = text .. string.char(unpack(characters, from, math.min(from + 3999, #characters)))
+  end
+  if find(text, '[.s]') then
+    call('HSET', open, ARGV[2 + 2 * b], taken[b] .. ' ' .. text)
+  else
+    call('HDEL', open, ARGV[2 + 2 * b])
+    call('UNLINK', KEYS[9 + b])
+  end
+end
+for name, number in pairs(counted) do
+  if number > 0 then
+    reply[2] = reply[2] + number
+    redis.pcall('HINCRBY', stats, name, number)
+  end
+end
+if ARGV[2] ~= '' and reply[2] > 0 then
+  redis.pcall('HINCRBY', stats, ARGV[2], reply[2])
+end
+return reply
