@@ -64,8 +64,8 @@ class Window:
 def retry_delay_s(tries: int, *, base_s: float, cap_s: float, chance: float) -> float:
     """Return the seconds until a message is tried again that has had `tries` (>= 1) tries.
 
-    `base_s` doubling with each try up to `cap_s`; `chance` in [0, 1) takes up to a tenth off, so that
-    mails refused in one instant don't return in one, and never later than said.
+    `base_s` doubling with each try up to `cap_s`; `chance` in [0, 1) takes up to a tenth off, so
+    that mails refused in one instant don't return in one, and never later than said.
     """
     delay = min(base_s * 2.0 ** min(tries - 1, 60), cap_s)
     return delay * (1.0 - 0.1 * chance)

@@ -1,0 +1,193 @@
+"""A lane: everything that concerns one host, and nothing that concerns another.
+
+Its ready queue holds deliveries that this worker owns; its senders are greenlets, each with one
+connection of its own (sender.py). What goes wrong with the host stays here: failures close the lane
+for a while (pace.Backoff), then a single connection probes it, then its window grows back. While it
+is closed nothing waits inside: what was ready goes back to the route, to the next lane or to Redis.
+
+    open      connections may be made, deliveries are taken
+    closed    after a failure with no connection left that works; until the back-off ends
+    probing   open again, for one connection and one delivery, until a message is through
+
+A refusal while other connections of the lane work does not close it: it only keeps new ones from
+being made until the back-off ends, and the window small.
+
+The Lanes together share one gevent Pool. A lane's share is concurrency / lanes with work; a tenth
+of the Pool is kept for lanes that hold nothing. When the Pool is full and a lane with work has no
+sender, the connection that is idle longest is closed, or else the lane furthest above its share
+gives one up after the message in hand: a slow host can't starve a healthy one.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from geomail import log, metrics
+from geomail.delivery.outcome import Outcome
+from geomail.delivery.pace import Backoff, Window
+from geomail.delivery.transport import Terms
+from geomail.job import Address, Email
+
+if TYPE_CHECKING:
+    from geomail.delivery.lanes import Lanes
+    from geomail.delivery.sender import Sender
+    from geomail.queue import Queue, Slot
+
+DEPTH = 8
+_OVERFLOW = 4
+
+
+class Delivery:
+    """One slot on its way through a lane: an e-mail, and to whom it is left to send."""
+
+    __slots__ = ("email", "queue", "recipients", "returned", "route", "sender", "slot")
+
+    def __init__(
+        self,
+        queue: "Queue",
+        slot: "Slot",
+        *,
+        email: Email,
+        recipients: Sequence[str],
+        sender: Address,
+        route: str,
+    ) -> None:
+        self.queue = queue
+        self.slot = slot
+        self.email = email
+        self.recipients = recipients
+        self.sender = sender
+        self.route = route
+        self.returned = 0
+
+    def is_mine(self) -> bool:
+        """Return whether the lease under which this slot was taken is still ours."""
+        return self.queue.owns(self.slot)
+
+
+Report = Callable[[Delivery, list[Outcome], "Lane"], None]
+
+
+class Lane:
+    """One host: ready deliveries, senders, back-off and window."""
+
+    def __init__(self, terms: Terms, house: "Lanes") -> None:
+        settings = house.settings
+        self.terms = terms
+        self.name = f"{terms.member.host}:{terms.member.port}"
+        self.house = house
+        self.ready: deque[Delivery] = deque()
+        self.senders: set[Sender] = set()
+        self.idle: list[Sender] = []
+        self.in_hand = 0
+        self.live = 0
+        self.leaving = 0
+        self.backoff = Backoff(settings.backoff_base_s, settings.backoff_cap_s)
+        self.window = Window(settings.concurrency)
+        self.last_error: str | None = None
+        self.last_failure_at = 0.0
+        self.clear_until = 0.0
+        self.is_warned = False
+
+    # ---- questions
+
+    @property
+    def is_well(self) -> bool:
+        """True when no failure is remembered."""
+        return self.backoff.failures == 0
+
+    def is_open(self, now: float) -> bool:
+        """Return whether deliveries may be given to this lane at `now`."""
+        return self.live > 0 or not self.backoff.is_closed(now)
+
+    def opens_at(self, now: float) -> float:
+        """Return the time from which this lane is open."""
+        return now if self.is_open(now) else self.backoff.until
+
+    def room(self, now: float) -> int:
+        """Return how many more deliveries this lane can use soon."""
+        if not self.is_open(now):
+            return 0
+        return max(0, self._wanted() - self.in_hand)
+
+    def has_place(self, now: float) -> bool:
+        """Return whether one more delivery may wait here; some more than `room()` says."""
+        return self.is_open(now) and self.in_hand < self._wanted() * _OVERFLOW
+
+    def _wanted(self) -> int:
+        if not self.is_well and self.live == 0:
+            return 1  # the probe
+        return DEPTH * max(1, min(self.window.size, self.house.share()))
+
+    # ---- deliveries come and go
+
+    def put(self, delivery: Delivery) -> None:
+        """Queue a delivery; wake an idle sender or start one where there may be one more."""
+        self.in_hand += 1
+        self.ready.append(delivery)
+        if self.idle:
+            self.idle.pop().wake()
+        else:
+            self.house.staff(self)
+
+    def take(self) -> Delivery | None:
+        """Take the next ready delivery for a sender, or None."""
+        return self.ready.popleft() if self.ready else None
+
+    def give_back(self, delivery: Delivery) -> None:
+        """Put a delivery back in front: it counts as never taken."""
+        self.ready.appendleft(delivery)
+
+    def done(self, delivery: Delivery, outcomes: list[Outcome]) -> None:
+        """Report what became of a delivery."""
+        self.in_hand -= 1
+        self.house.report(delivery, outcomes, self)
+        if self.in_hand * 2 <= self._wanted():
+            self.house.want_more()
+
+    def drop(self, delivery: Delivery) -> None:
+        """Forget a delivery whose lease is lost: somebody else has it by now."""
+        self.in_hand -= 1
+        metrics.count("lease_lost")
+        log.warning("lease_lost", id=delivery.slot.id, host=self.name)
+
+    def empty(self) -> list[Delivery]:
+        """Return all ready deliveries and keep none."""
+        taken = list(self.ready)
+        self.ready.clear()
+        self.in_hand -= len(taken)
+        return taken
+
+    # ---- the host's health
+
+    def succeed(self) -> None:
+        """A message went through, whatever became of it: the host is well."""
+        if self.backoff.failures:
+            log.info("host_back", host=self.name, relay=self.terms.relay.name)
+            self.backoff.succeed()
+            self.last_error = None
+        self.window.grow()
+
+    def fail(self, text: str, *, began: float) -> None:
+        """The host failed an attempt that began at `began`: close the lane for a while.
+
+        Attempts that were under way together fail together, and count once.
+        """
+        now = time.monotonic()
+        self.last_error = text
+        if began < self.last_failure_at:
+            return
+        self.last_failure_at = now
+        delay_s = self.backoff.fail(now, self.house.chance())
+        self.window.shrink()
+        metrics.count("host_failures")
+        log.warning(
+            "host_failed", host=self.name, relay=self.terms.relay.name, why=text, again_in_s=delay_s
+        )
+        self.house.reopen_later(self, delay_s)
+
+
+def by_need(lanes: Iterable[Lane]) -> list[Lane]:
+    """Return the lanes that have work, the ones with fewest senders first."""
+    return sorted((lane for lane in lanes if lane.ready), key=lambda lane: len(lane.senders))

@@ -1,0 +1,60 @@
+"""Routes: which hosts a delivery may go to, in order.
+
+A route is a relay by its name. Its members are lanes; the first that is open and has room gets the
+delivery, so a later one serves while an earlier one backs off or is full. Where none can take it,
+the delivery is parked in Redis under the route's name, for whoever has room first.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from geomail.delivery.lane import Lane
+
+
+class Route:
+    """One relay: its name and its lanes, the preferred one first."""
+
+    __slots__ = ("closed_since", "lanes", "name")
+
+    def __init__(self, name: str, lanes: Sequence[Lane]) -> None:
+        self.name = name
+        self.lanes = tuple(lanes)
+        self.closed_since: float | None = None
+
+    def choose(self, now: float) -> Lane | None:
+        """Return the lane that takes the next delivery at `now`, or None."""
+        for lane in self.lanes:
+            if lane.has_place(now):
+                return lane
+        return None
+
+    def room(self, now: float) -> int:
+        """Return how many more deliveries this route can use soon."""
+        return sum(lane.room(now) for lane in self.lanes)
+
+    def opens_in_s(self, now: float) -> float:
+        """Return the seconds until one of the lanes may be tried again; 0 when one is open."""
+        return max(0.0, min(lane.opens_at(now) for lane in self.lanes) - now)
+
+    def is_closed(self, now: float) -> bool:
+        """Return whether every lane is backing off; also keeps the time since when."""
+        if any(lane.is_open(now) for lane in self.lanes):
+            return self.closed_since is not None and not self._has_recovered()
+        if self.closed_since is None:
+            self.closed_since = now
+        return True
+
+    def last_error(self) -> str | None:
+        """Return what the hosts of this route said last when they failed."""
+        return next((lane.last_error for lane in self.lanes if lane.last_error), None)
+
+    def _has_recovered(self) -> bool:
+        # A lane whose back-off has run out is open for its probe, and not yet well.
+        if any(lane.is_well for lane in self.lanes):
+            self.closed_since = None
+            return True
+        return False
+
+
+def names(routes: Iterable[Route]) -> str:
+    """Return the routes' names for a message to a person."""
+    return ", ".join(sorted(route.name for route in routes)) or "none"

@@ -1,0 +1,285 @@
+"""A sender: the greenlet that owns one connection and drives messages over it.
+
+In steady state one turn of its loop is one write and one wait: the content of the message that the
+server waits for, together with the envelope of the next one, then all their replies. What can't be
+undone is guarded where it is written: MAIL only when the next letter is composed, its lease is ours
+and no drain is known; the content only when its lease is still ours (else the connection is closed
+without a dot, for a lone dot would deliver an empty mail).
+
+A sender holds no message while its host is away: what it could not begin goes back to the lane.
+"""
+
+import time
+
+import gevent
+from gevent.event import Event
+
+from geomail import log, metrics
+from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.outcome import (
+    Blame,
+    Fate,
+    Outcome,
+    judge,
+    judge_host,
+    judge_loss,
+    refused_here,
+)
+from geomail.delivery.transport import Session
+from geomail.errors import PayloadError
+from geomail.letter import Letter, compose
+from geomail.smtp.events import Cause, ContentWanted, Finished, Lost, Transaction
+
+_CLEAR_S = 3600.0
+_RETURNS_LIMIT = 2
+
+
+class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable when it runs
+    """One connection's life: connect, deliver while there is work, leave."""
+
+    def __init__(self, lane: Lane) -> None:
+        super().__init__()
+        self.lane = lane
+        self.idle_since = 0.0
+        self._house = lane.house
+        self._session: Session | None = None
+        self._began = time.monotonic()
+        self._wake = Event()
+        self._is_dismissed = False
+        self._is_live = False
+        self._composing: Delivery | None = None
+
+    # ---- said from outside
+
+    def wake(self) -> None:
+        """There is something in the lane's ready queue."""
+        self._wake.set()
+
+    def dismiss(self) -> None:
+        """Leave now if idle, else after the message in hand."""
+        self._is_dismissed = True
+        if self in self.lane.idle:
+            self.lane.idle.remove(self)
+        self._wake.set()
+
+    def check_deadline(self, now: float) -> None:
+        """End a wait whose deadline has passed."""
+        if self._session is not None and now > self._session.deadline:
+            self._session.expire()
+
+    # ---- the life of one connection after another
+
+    def _run(self) -> None:
+        try:
+            while self.lane.ready and not self._must_leave():
+                session = self._connect()
+                if session is None:
+                    break
+                if not self._serve(session):
+                    break
+        except Exception as error:  # noqa: BLE001 - the top of a greenlet
+            self._break_down(error)
+        finally:
+            self._hang_up()
+
+    def _connect(self) -> Session | None:
+        lane = self.lane
+        self._began = time.monotonic()
+        in_clear = self._began < lane.clear_until
+        session = self._session = Session(lane.terms, in_clear=in_clear)
+        lost = session.open()
+        if lost is None:
+            lane.live += 1
+            self._is_live = True
+            self._note_tls(session)
+            return session
+        self._hang_up()
+        if lost.cause is Cause.TLS and lane.terms.may_fall_back and not in_clear:
+            lane.clear_until = self._began + _CLEAR_S
+            log.warning("tls_failed_going_clear", host=lane.name, why=str(lost), for_s=_CLEAR_S)
+            return self._connect()
+        lane.fail(str(lost), began=self._began)
+        return None
+
+    def _serve(self, session: Session) -> bool:
+        """Deliver over one connection; return whether another one is worth making at once."""
+        client = session.client
+        wanted: Transaction | None = None
+        while True:
+            following = self._next(session, is_idle=wanted is None)
+            if wanted is not None:
+                if not self._write_content(session, wanted):
+                    self._return(following)
+                    return False
+            elif following is None:
+                self._hang_up(politely=True)
+                return not self._must_leave()
+            if following is not None:
+                client.begin(following[1], following[0])
+            wanted = None
+            for event in session.exchange():
+                if type(event) is ContentWanted:
+                    wanted = event.transaction
+                elif type(event) is Finished:
+                    self._finished(event.transaction)
+                elif type(event) is Lost:
+                    return self._lost(session, event)
+
+    def _write_content(self, session: Session, wanted: Transaction) -> bool:
+        delivery = wanted.owner
+        if isinstance(delivery, Delivery) and not delivery.is_mine():
+            self._hang_up()
+            self.lane.drop(delivery)
+            return False
+        session.client.content(wanted)
+        return True
+
+    def _return(self, following: tuple[Delivery, Letter] | None) -> None:
+        if following is not None:
+            self.lane.give_back(following[0])
+
+    # ---- the next message
+
+    def _next(self, session: Session, *, is_idle: bool) -> tuple[Delivery, Letter] | None:
+        """Return the next delivery with its letter; None when there is none, or none may begin.
+
+        Waits for one only when the connection is idle.
+        """
+        if not is_idle and not session.client.overlaps:
+            return None
+        while not self._must_leave():
+            delivery = self.lane.take()
+            if delivery is None:
+                if not is_idle or not self._wait(session):
+                    return None
+                continue
+            letter = self._letter(session, delivery)
+            if letter is not None:
+                return delivery, letter
+        return None
+
+    def _wait(self, session: Session) -> bool:
+        """Wait for work; False when the connection's idle life is over."""
+        lane = self.lane
+        self._wake.clear()
+        self.idle_since = time.monotonic()
+        lane.idle.append(self)
+        is_woken = self._wake.wait(self._house.settings.idle_s)
+        if not is_woken and self in lane.idle:
+            lane.idle.remove(self)
+        if is_woken and session.is_stale():
+            # The server has closed it meanwhile: reconnect, and blame nobody.
+            metrics.count("connections_stale")
+            self._hang_up()
+            return False
+        return bool(is_woken)
+
+    def _letter(self, session: Session, delivery: Delivery) -> Letter | None:
+        """Compose a delivery for this host; None when it was settled without being sent."""
+        lane = self.lane
+        if not delivery.is_mine():
+            lane.drop(delivery)
+            return None
+        settings = self._house.settings
+        self._composing = delivery
+        try:
+            letter = compose(
+                delivery.email,
+                id=delivery.slot.id,
+                first_seen_ms=delivery.slot.first_seen_ms,
+                sender=delivery.sender,
+                eight_bit=session.client.eight_bit,
+                redirect_to=settings.redirect_to,
+                recipients=delivery.recipients,
+            )
+        except PayloadError as error:
+            outcome = Outcome(Fate.NEVER, Blame.MESSAGE, "compose", str(error))
+            lane.done(delivery, [outcome] * len(delivery.recipients))
+            return None
+        finally:
+            self._composing = None
+        refusal = session.client.refusal(letter)
+        if refusal is None:
+            return letter
+        lane.done(delivery, [refused_here(refusal)] * len(delivery.recipients))
+        return None
+
+    # ---- what happened
+
+    def _finished(self, transaction: Transaction) -> None:
+        delivery = transaction.owner
+        if isinstance(delivery, Delivery):
+            self.lane.succeed()
+            self.lane.done(delivery, judge(transaction))
+
+    def _lost(self, session: Session, lost: Lost) -> bool:
+        client = session.client
+        blame = judge_host(lost, has_delivered=client.delivered > 0)
+        for transaction in reversed(client.unfinished):
+            self._lost_one(session, lost, transaction)
+        self._hang_up()
+        if blame is Blame.CONNECTION:
+            metrics.count("connections_used_up")
+            return True
+        self.lane.fail(str(lost), began=self._began)
+        return False
+
+    def _lost_one(self, session: Session, lost: Lost, transaction: Transaction) -> None:
+        delivery = transaction.owner
+        if not isinstance(delivery, Delivery):
+            return
+        outcomes = judge_loss(
+            lost,
+            transaction,
+            is_sent_whole=session.client.sent_whole(transaction),
+            # A message that keeps coming back from used-up connections is no innocent victim.
+            has_delivered=session.client.delivered > 0 and delivery.returned < _RETURNS_LIMIT,
+        )
+        if outcomes[0].fate is Fate.AGAIN:
+            delivery.returned += 1
+            self.lane.give_back(delivery)
+        else:
+            self.lane.done(delivery, outcomes)
+
+    def _break_down(self, error: Exception) -> None:
+        """A fault of ours: nothing is lost, everything in hand is tried later."""
+        session = self._session
+        held = list(session.client.unfinished) if session is not None else []
+        ids = [t.owner.slot.id for t in held if isinstance(t.owner, Delivery)]
+        log.error("sender_broke", id=",".join(ids) or None, host=self.lane.name, why=repr(error))
+        text = f"internal error: {error!r}"
+        if session is not None:
+            lost = Lost(Cause.OUT_OF_STEP, None, text)
+            for transaction in reversed(held):
+                self._lost_one(session, lost, transaction)
+        if self._composing is not None:
+            later = Outcome(Fate.LATER, Blame.MESSAGE, "compose", text)
+            self.lane.done(self._composing, [later] * len(self._composing.recipients))
+
+    # ---- leaving
+
+    def _must_leave(self) -> bool:
+        if self.lane.leaving > 0:
+            self.lane.leaving -= 1
+            self._is_dismissed = True
+        return self._is_dismissed or self._house.is_draining
+
+    def _hang_up(self, *, politely: bool = False) -> None:
+        session, self._session = self._session, None
+        if session is None:
+            return
+        if self._is_live:
+            self._is_live = False
+            self.lane.live -= 1
+        if politely:
+            self._session = session  # the watchdog still looks after it
+            session.close()
+            self._session = None
+        session.abandon()
+
+    def _note_tls(self, session: Session) -> None:
+        lane = self.lane
+        member = lane.terms.member
+        if session.client.under_tls and not member.verified and not lane.is_warned:
+            lane.is_warned = True
+            log.warning("tls_not_verified", host=lane.name, hint="smtp:// encrypts, and trusts all")

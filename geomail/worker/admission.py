@@ -1,0 +1,155 @@
+"""Admission: from a slot that was taken to a delivery in a lane, or to the reason why not.
+
+can't be decoded, no route, no sender      dead, with a reason for the producer's author
+expired, or older than max_age             dead
+not due yet (send_at)                      delayed; no try is counted
+more recipients than a transaction takes   split in Redis, before anything is sent
+its route's lanes are closed or full       parked in Redis, for whoever has room first
+otherwise                                  into the ready queue of the first lane with room
+"""
+
+import time
+
+import msgspec
+
+from geomail import log, metrics
+from geomail.config import Relay, Settings
+from geomail.delivery.lane import Delivery
+from geomail.delivery.lanes import Lanes
+from geomail.delivery.pace import is_too_old
+from geomail.delivery.route import Route, names
+from geomail.errors import PayloadError
+from geomail.job import Address, CallTask, Email, HttpTask, Job, decode
+from geomail.queue import Dead, JobState, Park, Part, Queue, Release, Retry, Slot, Split
+from geomail.worker.clock import RedisClock
+from geomail.worker.settler import Settler
+
+DEFAULT_RELAY = "default"
+_FULL_AGAIN_S = 1.0
+
+
+class Admission:
+    """Decides where each slot goes."""
+
+    def __init__(
+        self, settings: Settings, *, lanes: Lanes, settler: Settler, clock: RedisClock
+    ) -> None:
+        self.parked: set[tuple[Queue, str]] = set()
+        self._lanes = lanes
+        self._settler = settler
+        self._clock = clock
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take new settings."""
+        self._settings = settings
+        self._senders = {name: _sender(settings, relay) for name, relay in settings.relays.items()}
+
+    def admit(self, queue: Queue, slot: Slot) -> None:
+        """Put the delivery of `slot` into a lane, or settle it otherwise."""
+        try:
+            job = decode(slot.payload)
+            delivery = self._delivery(queue, slot, job)
+        except PayloadError as error:
+            self._bury(queue, slot, str(error))
+            return
+        if delivery is not None:
+            self._route(delivery)
+
+    def reroute(self, deliveries: list[Delivery]) -> None:
+        """Find another place for deliveries whose lane has closed."""
+        for delivery in deliveries:
+            if delivery.is_mine():
+                self._route(delivery)
+
+    def release(self, queue: Queue, slot: Slot) -> None:
+        """Give a slot back untouched: it is taken first by whoever takes next."""
+        self._settler.add(queue, Release(slot, slot.state))
+
+    def _delivery(self, queue: Queue, slot: Slot, job: Job) -> Delivery | None:
+        """Return the delivery, or None when the slot was settled. Raises PayloadError."""
+        if not isinstance(job, Email):
+            raise PayloadError(_not_yet(job))
+        now_ms = self._clock.now_ms()
+        if job.expires_at_ms is not None and job.expires_at_ms <= now_ms:
+            raise PayloadError("expired: expires_at had passed before it could be sent")
+        if job.send_at_ms is not None and job.send_at_ms > now_ms:
+            metrics.count("scheduled")
+            self._settler.add(queue, Retry(slot, job.send_at_ms - now_ms, slot.state))
+            return None
+        route = self._lanes.routes.get(job.relay or DEFAULT_RELAY)
+        if route is None:
+            known = names(self._lanes.routes.values())
+            raise PayloadError(f"relay {job.relay or DEFAULT_RELAY!r} is not known; known: {known}")
+        self._check_age(slot, route, now_ms)
+        sender = job.sender or self._senders[route.name]
+        if sender is None and job.raw is None:
+            raise PayloadError("no sender: the payload has no from; pass --from")
+        recipients = slot.state.rcpt or job.recipients
+        if len(recipients) > self._settings.max_recipients:
+            self._split(queue, slot, recipients)
+            return None
+        return Delivery(
+            queue,
+            slot,
+            email=job,
+            recipients=recipients,
+            sender=sender or Address(""),
+            route=route.name,
+        )
+
+    def _check_age(self, slot: Slot, route: Route, now_ms: int) -> None:
+        since_ms = slot.state.retried_ms or slot.first_seen_ms
+        if is_too_old(since_ms, now_ms, max_age_s=self._settings.max_age_s):
+            why = route.last_error() or slot.state.last or "the host never took it"
+            raise PayloadError(f"older than {self._settings.max_age_s:g} s: {why}")
+
+    def _split(self, queue: Queue, slot: Slot, recipients: list[str]) -> None:
+        most = self._settings.max_recipients
+        parts = [
+            Part(msgspec.structs.replace(slot.state, rcpt=recipients[i : i + most]), "slot")
+            for i in range(0, len(recipients), most)
+        ]
+        metrics.count("split")
+        self._settler.add(queue, Split(slot, parts))
+
+    def _route(self, delivery: Delivery) -> None:
+        route = self._lanes.routes[delivery.route]
+        now = time.monotonic()
+        lane = route.choose(now)
+        if lane is not None:
+            lane.put(delivery)
+            return
+        again_in_s = route.opens_in_s(now) or _FULL_AGAIN_S
+        metrics.count("parked")
+        self.parked.add((delivery.queue, route.name))
+        state = msgspec.structs.replace(
+            delivery.slot.state,
+            route=route.name,
+            last=route.last_error() or delivery.slot.state.last,
+        )
+        self._settler.add(
+            delivery.queue, Park(delivery.slot, route.name, int(again_in_s * 1000), state)
+        )
+
+    def _bury(self, queue: Queue, slot: Slot, reason: str) -> None:
+        metrics.count("dead")
+        log.warning("dead", id=slot.id, why=reason)
+        self._settler.add(queue, Dead(slot, _dead_state(slot, reason, self._clock.now_ms())))
+
+
+def _dead_state(slot: Slot, reason: str, now_ms: int) -> JobState:
+    return msgspec.structs.replace(slot.state, reason=reason, at_ms=now_ms)
+
+
+def _not_yet(job: HttpTask | CallTask) -> str:
+    kind = "URL tasks" if isinstance(job, HttpTask) else "call tasks"
+    return f"{kind} are understood, but this release can't run them: only mail"
+
+
+def _sender(settings: Settings, relay: Relay) -> Address | None:
+    """Return --from, else the relay's login when it is an address (with name when given so)."""
+    if settings.sender is not None:
+        return Address(settings.sender)
+    users = [member.user for member in relay.members if member.user and "@" in member.user]
+    return Address(users[0]) if users else None

@@ -1,0 +1,214 @@
+"""A worker's life: start, run, reload, drain.
+
+`run` returns when a signal, --max-messages or the end of a --burst says so. SIGTERM or SIGINT
+starts the drain: nothing more is taken, what is on the wire is finished, the rest goes back to
+Redis, all within `grace_s`. A second one leaves at once; what was in hand then is brought back by
+another worker (or the next start) when the lease has run out. SIGHUP reads the settings again and
+reopens the delivery log.
+"""
+
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import gevent
+from gevent.event import Event
+
+from geomail import log, metrics
+from geomail.config import Settings, require_relays
+from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.lanes import Lanes
+from geomail.delivery.outcome import Outcome
+from geomail.errors import GeomailError, RedisUnusable
+from geomail.queue import Link, Queue, Slot
+from geomail.worker.admission import Admission
+from geomail.worker.clock import RedisClock
+from geomail.worker.popper import Popper
+from geomail.worker.settler import Settler
+
+_REAP_EVERY_S = 5.0
+
+
+def run(settings: Settings) -> int:
+    """Deliver until told to stop; return the exit status (0, or 1 when a burst left a route
+    closed).
+
+    Raises ConfigError or RedisUnusable when it can't start.
+    """
+    require_relays(settings)
+    if settings.redis is None:
+        raise RedisUnusable("no Redis: pass --redis URL")
+    link = Link(settings.redis)
+    link.probe()
+    queues = [
+        Queue(link, name, lease_s=settings.lease_s, beat_s=settings.beat_s)
+        for name, _ in settings.queues
+    ]
+    return Worker(settings, queues).run()
+
+
+class Worker:
+    """One worker: its greenlets and how they end."""
+
+    def __init__(self, settings: Settings, queues: list[Queue]) -> None:
+        self.settings = settings
+        self._queues = queues
+        self._stop = Event()
+        self._signals = 0
+        self._failure: GeomailError | None = None
+        self._clock = RedisClock()
+        self.settler = Settler(settings, self._clock, parts=self._admit_parts)
+        self.lanes = Lanes(settings, report=self._report, stranded=self._stranded)
+        self.admission = Admission(
+            settings, lanes=self.lanes, settler=self.settler, clock=self._clock
+        )
+        self.popper = Popper(
+            settings,
+            queues,
+            lanes=self.lanes,
+            admission=self.admission,
+            settler=self.settler,
+            clock=self._clock,
+        )
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+
+    def run(self) -> int:
+        """Start everything, wait for the reason to stop, drain; return the exit status."""
+        self._listen_to_signals()
+        for queue in self._queues:
+            queue.register()
+        self._start("beat", self._beat)
+        self._start("settler", self.settler.run)
+        for queue in self._queues:
+            self._reap_one(queue)
+        self._start("reaper", self._reap)
+        self._start("popper", self._pop)
+        log.info(
+            "running",
+            lists=",".join(queue.name for queue in self._queues),
+            relays=",".join(lane.name for lane in self.lanes.lanes),
+            concurrency=self.settings.concurrency,
+        )
+        self._stop.wait()
+        self._drain()
+        if self._failure is not None:
+            raise self._failure
+        return self._say_goodbye()
+
+    # ---- greenlets
+
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        self._greenlets.append(gevent.spawn(self._keep_going, name, work))
+
+    def _keep_going(self, name: str, work: Callable[[], None]) -> None:
+        while True:
+            try:
+                work()
+            except RedisUnusable as error:
+                self._failure = error
+                self._stop.set()
+                return
+            except Exception as error:  # noqa: BLE001 - the top of a greenlet
+                log.error("greenlet_broke", name=name, why=repr(error))
+                metrics.count("greenlets_broken")
+                gevent.sleep(1.0)
+            else:
+                return
+
+    def _pop(self) -> None:
+        self.popper.run()
+        self._stop.set()
+
+    def _beat(self) -> None:
+        while True:
+            gevent.sleep(self.settings.beat_s)
+            for queue in self._queues:
+                if not queue.beat():
+                    log.warning("lease_lost", list=queue.name, worker=queue.worker)
+                    queue.register()
+
+    def _reap(self) -> None:
+        while True:
+            gevent.sleep(_REAP_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            for queue in self._queues:
+                self._reap_one(queue)
+
+    def _reap_one(self, queue: Queue) -> None:
+        count = queue.reap()
+        if count:
+            log.warning("reaped", list=queue.name, jobs=count)
+
+    # ---- what the rooms tell each other
+
+    def _report(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
+        self.settler.report(delivery, outcomes, lane)
+
+    def _stranded(self, deliveries: list[Delivery]) -> None:
+        self.admission.reroute(deliveries)
+
+    def _admit_parts(self, queue: Queue, slots: list[Slot]) -> None:
+        for slot in slots:
+            self.admission.admit(queue, slot)
+
+    # ---- signals
+
+    def _listen_to_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            gevent.signal_handler(number, self._on_stop, number)
+        gevent.signal_handler(signal.SIGHUP, self._on_hangup)
+
+    def _on_stop(self, number: int) -> None:
+        self._signals += 1
+        log.info("stopping", signal=signal.Signals(number).name, in_hand=self.lanes.in_hand())
+        self._stop.set()
+
+    def _on_hangup(self) -> None:
+        try:
+            settings = self.settings.again()
+            require_relays(settings)
+        except GeomailError as error:
+            log.error("reload_failed", why=str(error))
+            settings = self.settings
+        with suppress(OSError):
+            self.settler.delivery_log.reopen()
+        self.settings = self.settler.settings = settings
+        self.lanes.configure(settings)
+        self.admission.configure(settings)
+        log.info("reloaded", relays=",".join(lane.name for lane in self.lanes.lanes))
+
+    # ---- the end
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + self.settings.grace_s
+        self.popper.is_draining = True
+        drain = gevent.spawn(self._put_back, deadline)
+        while not drain.ready() and self._signals < 2 and time.monotonic() < deadline:
+            drain.join(0.05)
+        if not drain.ready():
+            log.warning("left_in_hand", jobs=self.lanes.in_hand(), hint="their lease will run out")
+
+    def _put_back(self, deadline: float) -> None:
+        waiting = self.lanes.drain(deadline - time.monotonic())
+        for delivery in reversed(waiting):
+            self.admission.release(delivery.queue, delivery.slot)
+        if self.settler.wait_until_idle(deadline - time.monotonic()):
+            for queue in self._queues:
+                queue.leave()
+
+    def _say_goodbye(self) -> int:
+        done = metrics.snapshot()
+        log.info("left", **{name: done.get(name, 0) for name in ("delivered", "deferred", "dead")})
+        if not self.settings.burst:
+            return 0
+        counts = [queue.counts() for queue in self._queues]
+        parked = sum(sum(one.parked.values()) for one in counts)
+        delayed = sum(one.delayed for one in counts)
+        dead = sum(one.dead for one in counts)
+        sys.stdout.write(f"left delayed={delayed} parked={parked} dead={dead}\n")
+        sys.stdout.flush()
+        now = time.monotonic()
+        is_closed = any(route.is_closed(now) for route in self.lanes.routes.values())
+        return 1 if parked or is_closed else 0

@@ -1,0 +1,88 @@
+"""From outcomes to one record for Redis: what is settled, retried, dead, or split.
+
+    every recipient delivered            Done
+    some later, the rest delivered       Retry, for those that are left
+    some never, the rest delivered       Dead, for those that are left
+    some later and some never            Split: one part retried, one part dead
+
+A message refused for now has its tries counted and comes back by the retry schedule, until its
+tries or its days are over. One that the host may have without having said so (unknown) has tries of
+its own: sent again with the same bytes and Message-ID, or held for a person, as the settings say.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from geomail.config import Settings
+from geomail.delivery.lane import Delivery
+from geomail.delivery.outcome import Fate, Outcome
+from geomail.delivery.pace import is_too_old, retry_delay_s
+from geomail.queue import Dead, Done, JobState, Part, Record, Retry, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of the recipients that were not delivered."""
+
+    later: list[int]
+    never: list[int]
+    due_in_ms: int
+    state: JobState
+
+
+def record_of(
+    delivery: Delivery, outcomes: list[Outcome], *, settings: Settings, now_ms: int, chance: float
+) -> Record:
+    """Return the record that settles `delivery`; `outcomes` has one for each of its recipients."""
+    if all(outcome.fate is Fate.DELIVERED for outcome in outcomes):
+        return Done(delivery.slot)
+    verdict = _judged(delivery, outcomes, settings=settings, now_ms=now_ms, chance=chance)
+    later, never = verdict.later, verdict.never
+    if not never:
+        return Retry(delivery.slot, verdict.due_in_ms, _for(delivery, later, verdict.state))
+    dead = msgspec.structs.replace(
+        _for(delivery, never, verdict.state), reason=_reason(outcomes[never[0]]), at_ms=now_ms
+    )
+    if not later:
+        return Dead(delivery.slot, dead)
+    retried = _for(delivery, later, verdict.state)
+    return Split(delivery.slot, [Part(retried, ("retry", verdict.due_in_ms)), Part(dead, "dead")])
+
+
+def _judged(
+    delivery: Delivery, outcomes: list[Outcome], *, settings: Settings, now_ms: int, chance: float
+) -> Verdict:
+    slot, old = delivery.slot, delivery.slot.state
+    fates = {outcome.fate for outcome in outcomes}
+    tries = old.tries + (Fate.LATER in fates)
+    unknown = old.unknown + (Fate.UNKNOWN in fates)
+    retries = settings.retries if delivery.email.retries is None else delivery.email.retries
+    since_ms = old.retried_ms or slot.first_seen_ms
+    over = tries > retries or is_too_old(since_ms, now_ms, max_age_s=settings.max_age_s)
+    held = settings.unknown == "hold" or unknown > settings.unknown_retries
+    final = {Fate.NEVER: True, Fate.LATER: over, Fate.UNKNOWN: held or over}
+    never = [i for i, o in enumerate(outcomes) if final.get(o.fate, False)]
+    later = [i for i, o in enumerate(outcomes) if not final.get(o.fate, True)]
+    delay_s = retry_delay_s(
+        max(1, tries + unknown),
+        base_s=settings.retry_base_s,
+        cap_s=settings.retry_cap_s,
+        chance=chance,
+    )
+    last = outcomes[(never or later)[0]].text
+    state = msgspec.structs.replace(old, tries=tries, unknown=unknown, last=last)
+    return Verdict(later, never, int(delay_s * 1000), state)
+
+
+def _for(delivery: Delivery, positions: list[int], state: JobState) -> JobState:
+    """Return `state` for the recipients at `positions` alone."""
+    if len(positions) == len(delivery.email.recipients):
+        return state
+    rcpt = [delivery.recipients[position] for position in positions]
+    return msgspec.structs.replace(state, rcpt=rcpt)
+
+
+def _reason(outcome: Outcome) -> str:
+    duplicate = "maybe_duplicate: " if outcome.maybe_duplicate else ""
+    return f"{duplicate}{outcome.phase}: {outcome.text}"

@@ -1,0 +1,172 @@
+"""The settler: outcomes go to Redis in batches, one flight at a time.
+
+What finishes while a flight is under way makes the next one, so the batches size themselves: small
+when little happens, large under load. A record is kept until Redis has it. Behind each flight the
+delivery log gets its lines, in one write: one JSON line an outcome.
+"""
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+
+from gevent.event import Event
+
+from geomail import log, metrics
+from geomail.config import Settings
+from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.outcome import Outcome
+from geomail.queue import Dead, Done, Queue, Record, Retry, Slot, Split
+from geomail.worker.clock import RedisClock
+from geomail.worker.settlement import record_of
+
+_COUNTERS = {Done: "delivered", Retry: "deferred", Dead: "dead", Split: "split"}
+
+
+class Settler:
+    """Collects records and sends them; `parts` gets the slots that a split has made."""
+
+    def __init__(
+        self, settings: Settings, clock: RedisClock, *, parts: Callable[[Queue, list[Slot]], None]
+    ) -> None:
+        self.settings = settings
+        self.delivery_log = DeliveryLog(settings.delivery_log)
+        self._clock = clock
+        self._parts = parts
+        self._pending: list[tuple[Queue, Record]] = []
+        self._in_flight = 0
+        self._work = Event()
+        self._rest = Event()
+        self._rest.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """True when Redis has everything."""
+        return not self._pending and not self._in_flight
+
+    def report(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
+        """Take the outcomes of one delivery, one for each recipient."""
+        if len(outcomes) < len(delivery.recipients):
+            outcomes = outcomes * len(delivery.recipients)  # redirected: one stands for all
+        record = record_of(
+            delivery,
+            outcomes,
+            settings=self.settings,
+            now_ms=self._clock.now_ms(),
+            chance=random.random(),  # noqa: S311 - jitter is no secret
+        )
+        metrics.count(_COUNTERS[type(record)])
+        if type(record) is not Done:
+            _log_trouble(delivery, record, outcomes, lane)
+        if self.delivery_log.is_wanted:
+            self.delivery_log.note(delivery, outcomes, lane)
+        self.add(delivery.queue, record)
+
+    def add(self, queue: Queue, record: Record) -> None:
+        """Take a record for the next flight."""
+        self._pending.append((queue, record))
+        if not self._in_flight:
+            self._work.set()
+
+    def run(self) -> None:
+        """Send flights for ever."""
+        while True:
+            self._work.wait()
+            self._work.clear()
+            while self._pending:
+                self._rest.clear()
+                self._fly()
+            self._rest.set()
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Return whether everything is in Redis, within `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not self.is_idle and (left := deadline - time.monotonic()) > 0:
+            self._rest.wait(min(left, 0.05))
+        return self.is_idle
+
+    def _fly(self) -> None:
+        flight, self._pending = self._pending, []
+        self._in_flight = len(flight)
+        by_queue: dict[Queue, list[Record]] = {}
+        for queue, record in flight:
+            by_queue.setdefault(queue, []).append(record)
+        for queue, records in by_queue.items():
+            slots = queue.settle(records)
+            if slots:
+                self._parts(queue, slots)
+        self._in_flight = 0
+        self.delivery_log.write()
+
+
+class DeliveryLog:
+    """A file with one JSON line an outcome; nothing at all without a path."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._lines: list[str] = []
+        self._file: int | None = None
+        self.reopen()
+
+    @property
+    def is_wanted(self) -> bool:
+        """True when there is a file to write to."""
+        return self._path is not None
+
+    def reopen(self) -> None:
+        """Open the file anew, after it was rotated. Raises OSError where it can't be opened."""
+        if self._path is None:
+            return
+        fresh = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        if self._file is not None:
+            os.close(self._file)
+        self._file = fresh
+
+    def note(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
+        """Keep a line for each recipient until the next `write()`."""
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        for recipient, outcome in zip(delivery.recipients, outcomes, strict=True):
+            line = {
+                "time": at,
+                "id": delivery.slot.id,
+                "label": delivery.email.label,
+                "to": recipient,
+                "outcome": outcome.fate.value,
+                "relay": delivery.route,
+                "host": lane.name,
+                "phase": outcome.phase,
+                "reply": outcome.text,
+                "tries": delivery.slot.state.tries + 1,
+                "maybe_duplicate": outcome.maybe_duplicate or None,
+            }
+            self._lines.append(
+                json.dumps({key: value for key, value in line.items() if value is not None})
+            )
+
+    def write(self) -> None:
+        """Write the lines kept, as one block; a full disk is said, and delivers on."""
+        if not self._lines or self._file is None:
+            return
+        lines, self._lines = self._lines, []
+        try:
+            os.write(self._file, ("\n".join(lines) + "\n").encode())
+        except OSError as error:
+            metrics.count("delivery_log_lost", len(lines))
+            log.error("delivery_log_lost", lines=len(lines), path=self._path, why=error.strerror)
+
+
+def _log_trouble(delivery: Delivery, record: Record, outcomes: list[Outcome], lane: Lane) -> None:
+    worst = next(outcome for outcome in outcomes if outcome.fate.value != "delivered")
+    again_in_s = record.due_in_ms / 1000 if isinstance(record, Retry) else None
+    log.info(
+        _COUNTERS[type(record)],
+        id=delivery.slot.id,
+        label=delivery.email.label,
+        host=lane.name,
+        phase=worst.phase,
+        why=worst.text,
+        tries=delivery.slot.state.tries + 1,
+        again_in_s=again_in_s,
+        maybe_duplicate=worst.maybe_duplicate or None,
+    )
