@@ -6,6 +6,7 @@ for gevent.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -16,11 +17,17 @@ _ROOM_OF = {
     "RedisUnusable": "geomail.errors",
 }
 
+if TYPE_CHECKING:
+    from geomail.errors import ConfigError as ConfigError
+    from geomail.errors import GeomailError as GeomailError
+    from geomail.errors import PayloadError as PayloadError
+    from geomail.errors import RedisUnusable as RedisUnusable
+else:
 
-def __getattr__(name: str) -> object:
-    if name not in _ROOM_OF:
-        raise AttributeError(f"module 'geomail' has no attribute {name!r}")
-    return getattr(import_module(_ROOM_OF[name]), name)
+    def __getattr__(name):
+        if name not in _ROOM_OF:
+            raise AttributeError(f"module 'geomail' has no attribute {name!r}")
+        return getattr(import_module(_ROOM_OF[name]), name)
 
 
 def __dir__() -> list[str]:

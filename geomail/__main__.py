@@ -14,9 +14,9 @@ if not {"--help", "-h", "--version"}.intersection(sys.argv[1:]):
 
 def main() -> int:
     """Run the command line of this process and return its exit status."""
-    from geomail import cli
+    from geomail.cli import main as obey
 
-    return cli.main(sys.argv[1:])
+    return obey(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -119,7 +119,8 @@ class Setting:
     default: object
     unit: str
     help: str
-    flag: str | None
+    flag: str  # empty: has none
+    metavar: str
     read: Callable[[object], object]
     is_secret: bool
 
@@ -135,12 +136,12 @@ def _setting(
     help: str,  # noqa: A002 the word that everybody expects here
     *,
     unit: str = "",
-    flag: str | None = None,
+    flag: str = "",
     name: str | None = None,
     is_secret: bool = False,
 ) -> Any:
-    known = {"read": read, "help": help, "unit": unit, "flag": flag, "name": name}
-    known["is_secret"] = is_secret
+    known = {"read": read, "help": help, "unit": unit, "name": name, "is_secret": is_secret}
+    known["flag"], _, known["metavar"] = flag.partition(" ")
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=known)
     return dataclasses.field(default=default, metadata=known, repr=not is_secret)
@@ -159,23 +160,23 @@ class Settings:
     """All settings of one process, checked."""
 
     concurrency: int = _setting(
-        20, _whole(1, 10_000), "connections at a time, over all hosts", flag="--concurrency"
+        20, _whole(1, 10_000), "connections at a time, over all hosts", flag="--concurrency N"
     )
     processes: int = _setting(
-        1, _whole(1, 256), "worker processes; more than 1 comes later", flag="--processes"
+        1, _whole(1, 256), "worker processes; more than 1 comes later", flag="--processes N"
     )
     queues: tuple[tuple[str, int], ...] = _setting(
         (("queue:email", 1),),
         _queues,
         "Redis lists to take jobs from, each NAME or NAME=WEIGHT",
-        flag="--queue",
+        flag="--queue NAME",
         name="queue",
     )
     relays: dict[str, Relay] = dataclasses.field(default_factory=dict)
     sender: str | None = _setting(
-        None, _address, "From of mails that name none", flag="--from", name="from"
+        None, _address, "From of mails that name none", flag="--from ADDR", name="from"
     )
-    retries: int = _setting(20, _whole(0, 1000), "tries after the first", flag="--retries")
+    retries: int = _setting(20, _whole(0, 1000), "tries after the first", flag="--retries N")
     retry_base_s: float = _setting(60, _seconds(), "wait before the first retry", unit="s")
     retry_cap_s: float = _setting(14_400, _seconds(), "longest wait before a retry", unit="s")
     max_age_s: float = _setting(
@@ -189,30 +190,33 @@ class Settings:
     )
     burst: bool = _setting(False, _switch, "leave when the queue is empty", flag="--burst")
     max_messages: int = _setting(
-        0, _whole(0), "leave after so many mails; 0 = never", flag="--max-messages"
+        0, _whole(0), "leave after so many mails; 0 = never", flag="--max-messages N"
     )
     grace_s: float = _setting(
-        30, _seconds(0), "time to finish what is on the wire", unit="s", flag="--grace"
+        30, _seconds(0), "time to finish what is on the wire", unit="s", flag="--grace SECONDS"
     )
     pidfile: str | None = _setting(
-        None, _text, "file that holds the pid while geomail runs", flag="--pidfile"
+        None, _text, "file that holds the pid while geomail runs", flag="--pidfile FILE"
     )
     delivery_log: str | None = _setting(
-        None, _text, "file that gets one JSON line an outcome", flag="--delivery-log"
+        None, _text, "file that gets one JSON line an outcome", flag="--delivery-log FILE"
     )
     redirect_to: str | None = _setting(
-        None, _address, "send every mail to this address instead", flag="--redirect-to"
+        None, _address, "send every mail to this address instead", flag="--redirect-to ADDR"
     )
     verbose: bool = _setting(False, _switch, "log more", flag="--verbose")
     redis: str | None = _setting(
         None,
         _text,
         "URL of Redis; without one, an embedded one on 127.0.0.1",
-        flag="--redis",
+        flag="--redis URL",
         is_secret=True,
     )
     data: str = _setting(
-        default_data_dir, _text, "folder for what geomail keeps (the embedded Redis)", flag="--data"
+        default_data_dir,
+        _text,
+        "folder for what geomail keeps (the embedded Redis)",
+        flag="--data DIR",
     )
     lease_s: float = _setting(
         30, _seconds(0.5), "time after which a silent worker's jobs go to others", unit="s"
@@ -248,11 +252,13 @@ class Settings:
     _source: "_Source | None" = dataclasses.field(default=None, repr=False, compare=False)
 
     def again(self) -> "Settings":
-        """Return the settings as they are now, the file read once more (SIGHUP).
+        """Return the settings as they are now, the file read once more (SIGHUP); Redis stays.
 
         Raises ConfigError; settings that were not loaded are returned as they are.
         """
-        return self if self._source is None else self._source.load()
+        if self._source is None:
+            return self
+        return dataclasses.replace(self._source.load(), redis=self.redis)
 
 
 def _known() -> Iterator[Setting]:
@@ -311,9 +317,9 @@ class _Source:
     def _given(
         self, setting: Setting, table: Mapping[str, object], place: str
     ) -> Iterator[tuple[str, object]]:
-        flag = self.flags.get(setting.flag) if setting.flag else None
-        if flag not in (None, False, []):
-            yield str(setting.flag), flag
+        flag = self.flags.get(setting.flag)
+        if flag is not None and flag is not False and flag != []:
+            yield setting.flag, flag
         if self.environ.get(setting.variable):
             yield setting.variable, self.environ[setting.variable]
         if setting.name in table:
@@ -341,11 +347,12 @@ def settings_table() -> str:
     rows = ["| setting | default | flag | |", "|---|---|---|---|"]
     for setting in SETTINGS:
         flag = f"`{setting.flag}`" if setting.flag else ""
-        rows.append(f"| `{setting.name}` | {_default_text(setting)} | {flag} | {setting.help} |")
+        rows.append(f"| `{setting.name}` | {default_text(setting)} | {flag} | {setting.help} |")
     return "\n".join(rows) + "\n"
 
 
-def _default_text(setting: Setting) -> str:
+def default_text(setting: Setting) -> str:
+    """Return what stands for the default of `setting` in tables and help."""
     if setting.name == "data":
         return "/var/lib/geomail for root, else $XDG_STATE_HOME/geomail"
     if setting.name == "queue":

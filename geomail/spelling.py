@@ -11,5 +11,7 @@ def nearest(name: str, known: Iterable[str], *, likeness: float = 0.6) -> str | 
 
 def hint(name: str, known: Iterable[str]) -> str:
     """Return `: did you mean …?` for the end of an error line, or nothing."""
-    meant = nearest(name, known)
+    names = sorted(known)
+    begun = [one for one in names if one.startswith(name)]
+    meant = begun[0] if len(begun) == 1 else nearest(name, names)
     return f": did you mean {meant}?" if meant else ""

@@ -1,0 +1,314 @@
+"""The command line: what was typed becomes settings and one call, and its result an exit status.
+
+geomail.usage says what can be typed. One short function a command; each imports what it needs when
+it is called, so that `--help` costs no network stack. An error is one line on standard error that
+says what to do; 0 is done, 1 failed, 2 wrong usage or configuration.
+"""
+
+import base64
+import json
+import mimetypes
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geomail import __version__, log, report, usage
+from geomail.config import Settings, load, require_relays
+from geomail.errors import ConfigError, GeomailError, PayloadError, RedisUnusable
+from geomail.pidfile import PidFile
+
+if TYPE_CHECKING:
+    from geomail.queue import Queue
+
+Given = Mapping[str, Any]
+
+_CHECK_S = 15.0  # a person waits for the answer
+_LOOK_AGAIN_S = 0.05
+_MARGIN_S = 5.0
+_MOST = 10_000_000
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what `argv` says and return the exit status."""
+    try:
+        status = _obey(argv)
+        sys.stdout.flush()
+    except (ConfigError, PayloadError, RedisUnusable) as error:
+        return _complain(error, 2)
+    except GeomailError as error:
+        return _complain(error, 1)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _complain("interrupted", 1)
+    return status
+
+
+def _obey(argv: Sequence[str]) -> int:
+    if {"--help", "-h"}.intersection(argv):
+        print(usage.page(), end="")
+        return 0
+    if "--version" in argv:
+        print(f"geomail {__version__}")
+        return 0
+    given = usage.read(argv)
+    settings = load(given, os.environ)
+    log.to_stderr(verbose=settings.verbose)
+    for warning in settings.warnings:
+        _complain(f"warning: {warning}", 0)
+    return next(do for command, do in _COMMANDS.items() if given[command])(given, settings)
+
+
+def _complain(what: object, status: int) -> int:
+    print(f"geomail: {what}", file=sys.stderr)
+    return status
+
+
+def _run(_given: Given, settings: Settings) -> int:
+    if settings.processes != 1:
+        raise ConfigError("processes other than 1 come with a later release: leave it at 1")
+    require_relays(settings)
+    if "default" not in settings.relays:
+        _complain("warning: no relay is named default: mail that names no relay will be dead", 0)
+    from geomail import worker
+    from geomail.queue import embedded
+
+    with _own_pidfile(settings.pidfile):
+        url = settings.redis or embedded.ensure(settings.data)
+        return worker.run(replace(settings, redis=url))
+
+
+@contextmanager
+def _own_pidfile(path: str | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    held = PidFile(Path(path))
+    if not held.take():
+        raise GeomailError(f"geomail runs already: {path} names process {held.owner()}")
+    try:
+        held.write(os.getpid())
+        yield
+    finally:
+        held.remove()
+
+
+def _send(given: Given, settings: Settings) -> int:
+    from geomail import job
+
+    sources = [given["--text"], given["--html"], *given["--attach"]]
+    if sources.count("-") > 1:
+        raise ConfigError("standard input can be read once: pass - to one option only")
+    label = f"send-{secrets.token_hex(6)}"
+    mail = {
+        "id": label,
+        "to": given["--to"],
+        "from": given["--from"],
+        "subject": given["--subject"] or "",
+        "text": _text_of(given["--text"]),
+        "html": _text_of(given["--html"]),
+        "attachments": [_attachment(path) for path in given["--attach"]],
+    }
+    payload = json.dumps({key: value for key, value in mail.items() if value}, ensure_ascii=False)
+    job.decode(payload.encode())
+    queue = _queue(settings)
+    queue.push([payload.encode()])
+    print(f"{label} is on {queue.name}")
+    return 0
+
+
+def _text_of(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return _content(path).decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text: pass it by --attach, or convert it") from None
+
+
+def _attachment(path: str) -> dict[str, str]:
+    name = "stdin" if path == "-" else Path(path).name
+    return {
+        "filename": name,
+        "content": base64.b64encode(_content(path)).decode(),
+        "type": mimetypes.guess_type(name)[0] or "application/octet-stream",
+    }
+
+
+def _content(path: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from None
+
+
+def _status(given: Given, settings: Settings) -> int:
+    counts = {queue.name: queue.counts() for queue in _queues(settings)}
+    print(report.status_as_json(counts) if given["--json"] else report.status(counts))
+    return 0
+
+
+def _check(_given: Given, settings: Settings) -> int:
+    if settings.relays:
+        require_relays(settings)
+    failed = 0
+    for name, look in _looks(settings):
+        try:
+            said = look()
+        except (GeomailError, ConnectionError) as error:
+            failed += 1
+            said = [f"FAILED: {error}"]
+        print("\n  ".join([name, *said]), flush=True)
+    return 1 if failed else 0
+
+
+def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], Sequence[str]]]]:
+    from geomail.delivery.transport import announce
+
+    yield "Redis", partial(_look_at_redis, settings)
+    hasty = replace(
+        settings,
+        connect_s=min(settings.connect_s, _CHECK_S),
+        greeting_s=min(settings.greeting_s, _CHECK_S),
+        command_s=min(settings.command_s, _CHECK_S),
+    )
+    for relay in settings.relays.values():
+        for member in relay.members:
+            name = f"relay {relay.name}: {member.scheme}://{member.host}:{member.port}"
+            yield name, partial(announce, member, relay, hasty)
+    if not settings.relays:
+        yield "relays", lambda: ["none: pass --relay URL"]
+
+
+def _look_at_redis(settings: Settings) -> list[str]:
+    from geomail.queue import embedded
+
+    if settings.redis is None and not embedded.listens():
+        binary = embedded.find_binary()
+        return [f"nobody listens on {embedded.HOST}:{embedded.PORT}: run will start {binary}"]
+    return [f"{queue.name}: {queue.counts().waiting} waiting" for queue in _queues(settings)]
+
+
+def _dead(given: Given, settings: Settings) -> int:
+    queue = _queue(settings)
+    if given["list"]:
+        letters = queue.dead_list(_number(given, "--limit"), given["--reason"])
+        as_json = given["--json"]
+        print(report.dead_letters_as_json(letters) if as_json else report.dead_letters(letters))
+        return 0
+    if given["show"]:
+        return _show_dead(queue, given["ID"][0])
+    return _move_dead(queue, given)
+
+
+def _show_dead(queue: "Queue", job_id: str) -> int:
+    letter = queue.dead_show(job_id)
+    if letter is None:
+        raise GeomailError(f"no dead letter has the id {job_id!r} (see geomail dead list)")
+    print(report.dead_letter(letter))
+    return 0
+
+
+def _move_dead(queue: "Queue", given: Given) -> int:
+    ids = list(dict.fromkeys(given["ID"]))
+    move, done = (queue.dead_retry, "put back") if given["retry"] else (queue.dead_drop, "dropped")
+    moved = move(ids, reason=given["--reason"], every=given["--all"])
+    print(f"{moved} {done}")
+    if moved < len(ids):
+        raise GeomailError(f"{len(ids) - moved} of these ids are not dead letters")
+    return 0
+
+
+def _stop(given: Given, settings: Settings) -> int:
+    if settings.pidfile is None and not given["--redis-server"]:
+        raise ConfigError(
+            "stop what? pass --pidfile FILE, the one that run was given, or --redis-server"
+        )
+    if settings.pidfile is not None:
+        _stop_run(PidFile(Path(settings.pidfile)), settings.grace_s + _MARGIN_S)
+    if given["--redis-server"]:
+        from geomail.queue import embedded
+
+        was_there = embedded.stop(settings.data)
+        print("Redis has ended" if was_there else f"no Redis of ours runs in {settings.data}")
+    return 0
+
+
+def _stop_run(held: PidFile, patience_s: float) -> None:
+    pid = held.owner()
+    if pid is None:
+        print(f"geomail does not run: nobody holds {held.path}")
+        return
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except PermissionError:
+        raise GeomailError(f"may not stop process {pid}: it is another user's") from None
+    except ProcessLookupError:
+        pass
+    deadline = time.monotonic() + patience_s
+    while held.owner() == pid:
+        if time.monotonic() > deadline:
+            raise GeomailError(f"process {pid} still drains; a second stop makes it leave at once")
+        time.sleep(_LOOK_AGAIN_S)
+    print("geomail has ended")
+
+
+def _sink(given: Given, settings: Settings) -> int:
+    from geomail.sink import serve
+
+    serve(given["--listen"], verbose=settings.verbose, record=given["--record"])
+    return 0
+
+
+def _demo(given: Given, _settings: Settings) -> int:
+    from geomail.demo import run
+
+    return run(count=_number(given, "--count"))
+
+
+def _number(given: Given, flag: str) -> int:
+    text = str(given[flag])
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST:
+        raise ConfigError(f"{flag} must be a whole number from 1 to {_MOST}, not {text!r}")
+    return int(text)
+
+
+def _queue(settings: Settings) -> "Queue":
+    if len(settings.queues) > 1:
+        names = ", ".join(name for name, _ in settings.queues)
+        raise ConfigError(f"there are several queues ({names}): pass --queue NAME")
+    return _queues(settings)[0]
+
+
+def _queues(settings: Settings) -> list["Queue"]:
+    from geomail.queue import Link, Queue, embedded
+
+    url = settings.redis or embedded.URL
+    link = Link(url)
+    if not embedded.is_reachable(url):
+        raise GeomailError(
+            f"no Redis answers at {link.address}: start geomail run, or pass --redis"
+        )
+    link.probe()
+    return [Queue(link, name) for name, _ in settings.queues]
+
+
+_COMMANDS: Mapping[str, Callable[[Given, Settings], int]] = {
+    "run": _run,
+    "send": _send,
+    "status": _status,
+    "check": _check,
+    "dead": _dead,
+    "stop": _stop,
+    "sink": _sink,
+    "demo": _demo,
+}

@@ -1,0 +1,123 @@
+"""What people are shown of a queue: small aligned tables, or JSON for programs.
+
+What came from outside (replies, payloads, ids) is shown with its control characters escaped, so
+that no dead letter can play with a terminal.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from geomail.queue import Counts, DeadLetter
+
+_REASON_WIDTH = 100
+
+
+def status(counts: Mapping[str, "Counts"]) -> str:
+    """Return how many jobs of each queue are where, for people."""
+    return "\n\n".join(
+        f"{_shown(name)}\n{_aligned(_status_rows(one), indent=2)}" for name, one in counts.items()
+    )
+
+
+def status_as_json(counts: Mapping[str, "Counts"]) -> str:
+    """Return the same, one object by queue, for programs."""
+    return _json({name: _with_sums(one) for name, one in counts.items()})
+
+
+def dead_letters(letters: Sequence["DeadLetter"]) -> str:
+    """Return a line for each dead letter."""
+    if not letters:
+        return "no dead letters"
+    rows = [("id", "died", "tries", "bytes", "reason")]
+    rows += [
+        (
+            _shown(letter.id),
+            _time(letter.died_at_ms),
+            str(letter.state.tries),
+            str(letter.size),
+            _shown(letter.reason)[:_REASON_WIDTH],
+        )
+        for letter in letters
+    ]
+    return _aligned(rows)
+
+
+def dead_letters_as_json(letters: Iterable["DeadLetter"]) -> str:
+    """Return an array with an object for each dead letter, without its payload."""
+    return _json([_facts(letter) for letter in letters])
+
+
+def dead_letter(letter: "DeadLetter") -> str:
+    """Return all that is known of one dead letter, and its payload."""
+    facts = _facts(letter)
+    facts["died"], facts["first seen"] = facts.pop("died_at"), facts.pop("first_seen")
+    rows = [(name, _shown(str(value))) for name, value in facts.items() if value is not None]
+    payload = (letter.payload or b"").decode("utf-8", "backslashreplace")
+    return _aligned(rows) + "\n\n" + "\n".join(map(_shown, payload.split("\n")))
+
+
+def _facts(letter: "DeadLetter") -> dict[str, Any]:
+    state = letter.state
+    return {
+        "id": letter.id,
+        "reason": letter.reason,
+        "last": state.last,
+        "tries": state.tries,
+        "route": state.route,
+        "recipients": state.rcpt,
+        "died_at": _time(letter.died_at_ms),
+        "first_seen": _time(letter.first_seen_ms),
+        "deaths": letter.deaths,
+        "bytes": letter.size,
+    }
+
+
+def _status_rows(one: "Counts") -> Iterable[tuple[str, ...]]:
+    sources = {"fresh": one.list + one.arrive + one.pushed, "back": one.front}
+    yield "waiting", str(one.waiting), _listed(sources | {"suspects": one.suspects})
+    yield "in flight", str(one.in_flight), ""
+    due_s = max(0, (one.next_due_ms or 0) - one.now_ms) / 1000
+    yield "delayed", str(one.delayed), f"next in {due_s:.0f} s" if one.delayed else ""
+    yield "parked", str(sum(one.parked.values())), _listed(one.parked)
+    yield "dead", str(one.dead), ""
+    yield "workers", str(len(one.workers)), ""
+    for name, held in one.workers.items():
+        lease = "lost its lease" if held.fenced else f"lease {held.lease_left_ms / 1000:.0f} s"
+        yield "", "", f"{_shown(name)}: {lease}, holds {held.jobs}"
+    if one.stats:
+        yield "so far", "", _listed(one.stats)
+
+
+def _with_sums(one: "Counts") -> dict[str, Any]:
+    built: dict[str, Any] = msgspec.to_builtins(one)
+    return {"waiting": one.waiting, "in_flight": one.in_flight, **built}
+
+
+def _listed(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{_shown(name)} {number}" for name, number in numbers.items() if number)
+
+
+def _aligned(rows: Iterable[Sequence[str]], *, indent: int = 0) -> str:
+    table = list(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+    return "\n".join(" " * indent + line for line in lines)
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _shown(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=True)
