@@ -59,59 +59,89 @@ def loads(data: bytes, *, charset: str = "utf-8") -> Value:
     if len(data) > MAX_BYTES:
         raise PayloadError(f"PHP: {len(data):,} bytes, at most {MAX_BYTES:,} are read")
     try:
-        return _read(data, charset)
+        value, end = _whole(data, charset)
     except UnicodeDecodeError as error:
         text = error.object[max(0, error.start - 10) : error.end + 10]
         raise PayloadError(
             f"PHP: a string holds bytes that are not {charset}: {text!r}; "
             "send UTF-8, or say in `charset` what it is"
         ) from None
+    if end != len(data):
+        found = data[end : end + 20]
+        raise PayloadError(f"PHP: byte {end}: nothing may follow the value, {found!r} does")
+    return value
 
 
-def _read(data: bytes, charset: str) -> Value:
+def _whole(data: bytes, charset: str) -> tuple[Value, int]:
+    size, count, pos = _head(data, 0)
+    if count is not None:
+        return _array(data, pos, charset, int(count))
+    if size is not None:
+        return _string(data, pos, size, charset)
+    return _scalar(data, pos)
+
+
+def _array(data: bytes, pos: int, charset: str, left: int) -> tuple[Value, int]:
+    # Strings are read in line: a call for each would cost a tenth of the whole.
     stack: list[tuple[Array, int, int | str]] = []
     array: Array = {}
-    key: int | str = 0
-    left = 1
-    items = pos = 0
-    while True:
-        item = _ITEM.match(data, pos) if stack else None
+    key: int | str
+    items = left
+    while items <= MAX_ITEMS and len(stack) < MAX_DEPTH:
+        while not left:
+            if data[pos : pos + 1] != b"}":
+                raise _unexpected(data, pos, "} after the last item")
+            pos += 1
+            closed = array if array and 0 not in array else _list_or_dict(array)
+            if not stack:
+                return closed, pos
+            array, left, key = stack.pop()
+            array[key] = closed
+        left -= 1
+        item = _ITEM.match(data, pos)
         if item:
             name_size, name, index, size, count = item.groups()
-            if index is None and int(name_size) != len(name):
-                raise _bad_string(data, pos + len(name_size) + 4, name_size)
-            key = int(index) if index is not None else name.decode()
             pos = item.end()
-        else:
-            if stack:
-                key, pos = _rare_key(data, pos, charset)
-            size, count, pos = _head(data, pos)
+            key = int(index) if name is None else name.decode()
+        if not item or (name and int(name_size) != len(name)):
+            # An unusual key, or one that has `";` in it.
+            key, size, count, pos = _rare_item(data, item.start() if item else pos, charset)
         if size is not None:
             end = pos + int(size)
             if data[end : end + 2] != b'";':
                 raise _bad_string(data, pos, size)
             array[key] = data[pos:end].decode(charset)
             pos = end + 2
-            left -= 1
         elif count is None:
             array[key], pos = _scalar(data, pos)
-            left -= 1
         else:
-            items += int(count)
             stack.append((array, left, key))
-            if items > MAX_ITEMS or len(stack) > MAX_DEPTH:
-                raise _too_much(items, pos)
             array, left = {}, int(count)
-        while not left:
-            if not stack:
-                return _finished(data, pos, array)
-            if data[pos : pos + 1] != b"}":
-                raise _unexpected(data, pos, "} after the last item")
-            pos += 1
-            closed = array if array and 0 not in array else _list_or_dict(array)
-            array, left, key = stack.pop()
-            array[key] = closed
-            left -= 1
+            items += left
+    raise _too_much(items, pos)
+
+
+def _rare_item(
+    data: bytes, pos: int, charset: str
+) -> tuple[int | str, bytes | None, bytes | None, int]:
+    size, _count, start = _head(data, pos)
+    key: Value
+    if size is not None:
+        text, end = _string(data, start, size, charset)
+        key = _as_php_key(text)
+    elif data[pos : pos + 2] == b"i:":
+        number, end = _scalar(data, pos)
+        key = cast("int", number)
+    else:
+        raise _unexpected(data, pos, "a key (a string or a whole number)")
+    return (key, *_head(data, end))
+
+
+def _string(data: bytes, start: int, size: bytes, charset: str) -> tuple[str, int]:
+    end = start + int(size)
+    if data[end : end + 2] != b'";':
+        raise _bad_string(data, start, size)
+    return data[start:end].decode(charset), end + 2
 
 
 def _head(data: bytes, pos: int) -> tuple[bytes | None, bytes | None, int]:
@@ -119,31 +149,10 @@ def _head(data: bytes, pos: int) -> tuple[bytes | None, bytes | None, int]:
     return (head[1], head[2], head.end()) if head else (None, None, pos)
 
 
-def _rare_key(data: bytes, pos: int, charset: str) -> tuple[int | str, int]:
-    size, count, start = _head(data, pos)
-    if size is not None:
-        end = start + int(size)
-        if data[end : end + 2] != b'";':
-            raise _bad_string(data, start, size)
-        return _as_php_key(data[start:end].decode(charset)), end + 2
-    if count is None and data[pos : pos + 1] == b"i":
-        number, end = _scalar(data, pos)
-        return cast("int", number), end
-    raise _unexpected(data, pos, "a key (a string or a whole number)")
-
-
 def _as_php_key(text: str) -> int | str:
     if _CANONICAL.fullmatch(text) and -_INT64 <= int(text) < _INT64:
         return int(text)
     return text
-
-
-def _finished(data: bytes, pos: int, top: Array) -> Value:
-    if pos != len(data):
-        raise PayloadError(
-            f"PHP: byte {pos}: nothing may follow the value, {data[pos : pos + 20]!r} does"
-        )
-    return top[0]
 
 
 def _list_or_dict(array: Array) -> Value:
