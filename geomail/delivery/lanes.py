@@ -33,7 +33,9 @@ class Lanes:
         self.is_draining = False
         self._stranded = stranded
         self._pool = Pool(settings.concurrency)
-        self._hungry = Event()
+        self.news = Event()
+        self._is_full = False
+        self._is_making_place = False
         self.lanes: list[Lane] = []
         self.routes: dict[str, Route] = {}
         self.configure(settings)
@@ -71,13 +73,20 @@ class Lanes:
         return sum(lane.in_hand for lane in self.lanes)
 
     def want_more(self) -> None:
-        """Wake the popper: a lane runs low, or opened."""
-        self._hungry.set()
+        """Wake a popper that waits for room: a lane runs low."""
+        if self._is_full:
+            self.news.set()
 
     def wait_for_room(self, timeout_s: float) -> None:
-        """Return when a lane may have become hungry, or after `timeout_s`."""
-        self._hungry.wait(timeout_s)
-        self._hungry.clear()
+        """Return when a lane may have room again, or after `timeout_s`."""
+        self._is_full = True
+        self.wait_for_news(timeout_s)
+        self._is_full = False
+
+    def wait_for_news(self, timeout_s: float) -> None:
+        """Return when `news` is set (a closed lane opened, or the owner's own), or in time."""
+        self.news.wait(timeout_s)
+        self.news.clear()
 
     # ---- who gets a sender
 
@@ -93,12 +102,10 @@ class Lanes:
         senders = len(lane.senders)
         if not lane.ready or senders >= lane.window.size or lane.backoff.is_closed(now):
             return
-        free = self._pool.free_count()
-        if senders == 0:
-            if free == 0:
-                self._make_place()
-                return
-        elif senders >= self.share() or free <= self._reserve():
+        if senders >= self.share():
+            return
+        if self._pool.free_count() <= (self._reserve() if senders else 0):
+            self._make_place()
             return
         sender = Sender(lane)
         lane.senders.add(sender)
@@ -113,24 +120,33 @@ class Lanes:
     def _sender_left(self, sender: Sender) -> None:
         lane = sender.lane
         lane.senders.discard(sender)
+        self._is_making_place = False
         if self.is_draining:
             return
         if lane.ready and not lane.is_open(time.monotonic()):
             self._stranded(lane.empty())
         self.staff_all()
-        self.want_more()
+        self.news.set()
 
     def _reserve(self) -> int:
         return max(1, self.settings.concurrency // 10) if len(self.lanes) > 1 else 0
 
     def _make_place(self) -> None:
+        """Ask one sender to leave: the longest idle, else one of the lane furthest above its share.
+
+        One at a time: the next is asked when it has left.
+        """
+        if self._is_making_place:
+            return
         idle = [sender for lane in self.lanes for sender in lane.idle]
+        richest = max(self.lanes, key=lambda lane: len(lane.senders))
         if idle:
             min(idle, key=lambda sender: sender.idle_since).dismiss()
-            return
-        richest = max(self.lanes, key=lambda lane: len(lane.senders) - lane.leaving)
-        if len(richest.senders) - richest.leaving > 1:
+        elif len(richest.senders) > self.share():
             richest.leaving += 1
+        else:
+            return
+        self._is_making_place = True
 
     # ---- time
 
@@ -144,7 +160,7 @@ class Lanes:
 
     def _reopen(self, lane: Lane) -> None:
         self.staff(lane)
-        self.want_more()
+        self.news.set()
 
     def _watch(self) -> None:
         while True:
@@ -156,16 +172,27 @@ class Lanes:
 
     # ---- the end
 
-    def drain(self, timeout_s: float) -> list[Delivery]:
-        """Stop: finish what is on the wire, return what was not begun.
-
-        Waits at most `timeout_s` for the senders; those that are not done by then are left alone.
-        """
+    def stop(self) -> list[Delivery]:
+        """Begin nothing more; return what was ready and not begun."""
         self.is_draining = True
-        waiting = [delivery for lane in self.lanes for delivery in lane.empty()]
         for lane in self.lanes:
             for sender in tuple(lane.idle):
                 sender.dismiss()
-        self._pool.join(timeout=timeout_s)
+        return self._unbegun()
+
+    def join(self, timeout_s: float, *, last_s: float) -> list[Delivery]:
+        """Wait for what is on the wire; return what turned out not to have been sent at all.
+
+        The last `last_s` of `timeout_s` are for connections that hang: they are cut, and judged as
+        after a time-out.
+        """
+        self._pool.join(timeout=max(0.0, timeout_s - last_s))
+        for lane in self.lanes:
+            for sender in tuple(lane.senders):
+                sender.cut_off()
+        self._pool.join(timeout=last_s)
         self._watchdog.kill()
-        return waiting + [delivery for lane in self.lanes for delivery in lane.empty()]
+        return self._unbegun()
+
+    def _unbegun(self) -> list[Delivery]:
+        return [delivery for lane in self.lanes for delivery in lane.empty()]

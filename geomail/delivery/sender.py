@@ -67,6 +67,12 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         if self._session is not None and now > self._session.deadline:
             self._session.expire()
 
+    def cut_off(self) -> None:
+        """End the connection now; what is on it is judged as after a time-out."""
+        self._is_dismissed = True
+        if self._session is not None:
+            self._session.expire()
+
     # ---- the life of one connection after another
 
     def _run(self) -> None:

@@ -20,7 +20,18 @@ from geomail.delivery.pace import is_too_old
 from geomail.delivery.route import Route, names
 from geomail.errors import PayloadError
 from geomail.job import Address, CallTask, Email, HttpTask, Job, decode
-from geomail.queue import Dead, JobState, Park, Part, Queue, Release, Retry, Slot, Split
+from geomail.queue import (
+    Dead,
+    JobState,
+    Park,
+    Part,
+    Queue,
+    Record,
+    Release,
+    Retry,
+    Slot,
+    Split,
+)
 from geomail.worker.clock import RedisClock
 from geomail.worker.settler import Settler
 
@@ -52,6 +63,10 @@ class Admission:
             delivery = self._delivery(queue, slot, job)
         except PayloadError as error:
             self._bury(queue, slot, str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - one job's surprise is not the batch's
+            log.error("admission_broke", id=slot.id, why=repr(error))
+            self._settler.add(queue, _postponed(slot, error, self._settings))
             return
         if delivery is not None:
             self._route(delivery)
@@ -140,6 +155,16 @@ class Admission:
 
 def _dead_state(slot: Slot, reason: str, now_ms: int) -> JobState:
     return msgspec.structs.replace(slot.state, reason=reason, at_ms=now_ms)
+
+
+def _postponed(slot: Slot, error: Exception, settings: Settings) -> Record:
+    """Return the record of a job that a fault of ours met: tried again, and dead in the end."""
+    state = msgspec.structs.replace(
+        slot.state, tries=slot.state.tries + 1, last=f"internal error: {error!r}"
+    )
+    if state.tries > settings.retries:
+        return Dead(slot, msgspec.structs.replace(state, reason=state.last))
+    return Retry(slot, int(settings.retry_base_s * 1000), state)
 
 
 def _not_yet(job: HttpTask | CallTask) -> str:

@@ -191,12 +191,16 @@ class Worker:
             log.warning("left_in_hand", jobs=self.lanes.in_hand(), hint="their lease will run out")
 
     def _put_back(self, deadline: float) -> None:
-        waiting = self.lanes.drain(deadline - time.monotonic())
-        for delivery in reversed(waiting):
-            self.admission.release(delivery.queue, delivery.slot)
+        self._release(self.lanes.stop())
+        left_s = max(0.0, deadline - time.monotonic())
+        self._release(self.lanes.join(left_s, last_s=min(2.0, left_s / 4)))
         if self.settler.wait_until_idle(deadline - time.monotonic()):
             for queue in self._queues:
                 queue.leave()
+
+    def _release(self, deliveries: list[Delivery]) -> None:
+        for delivery in reversed(deliveries):
+            self.admission.release(delivery.queue, delivery.slot)
 
     def _say_goodbye(self) -> int:
         done = metrics.snapshot()

@@ -8,7 +8,6 @@ died with) is taken alone, when nothing else is in hand.
 import time
 
 import gevent
-from gevent.event import Event
 
 from geomail import log
 from geomail.config import Settings
@@ -47,7 +46,6 @@ class Popper:
         self._admission = admission
         self._settler = settler
         self._clock = clock
-        self._found = Event()
         self._waiters: dict[Queue, gevent.Greenlet[..., None]] = {}
         self._next_due_ms: int | None = None
         self._suspects: set[Queue] = set()
@@ -173,17 +171,16 @@ class Popper:
         if self._settings.burst:
             timeout_s = min(timeout_s, 0.05)
         elif self._admission.parked:
-            timeout_s = min(timeout_s, _FULL_S)
+            timeout_s = min(timeout_s, _FULL_S)  # another worker may have parked them
         for queue in self._queues:
             waiter = self._waiters.get(queue)
             if waiter is None or waiter.dead:
                 self._waiters[queue] = gevent.spawn(self._wait_for, queue, _IDLE_S)
-        self._found.wait(timeout_s)
-        self._found.clear()
+        self._lanes.wait_for_news(timeout_s)
 
     def _wait_for(self, queue: Queue, timeout_s: float) -> None:
         queue.wait(timeout_s)
-        self._found.set()
+        self._lanes.news.set()
 
     # ---- the end of a burst
 

@@ -16,7 +16,7 @@ from gevent.event import Event
 from geomail import log, metrics
 from geomail.config import Settings
 from geomail.delivery.lane import Delivery, Lane
-from geomail.delivery.outcome import Outcome
+from geomail.delivery.outcome import Fate, Outcome
 from geomail.queue import Dead, Done, Queue, Record, Retry, Slot, Split
 from geomail.worker.clock import RedisClock
 from geomail.worker.settlement import record_of
@@ -49,19 +49,24 @@ class Settler:
         """Take the outcomes of one delivery, one for each recipient."""
         if len(outcomes) < len(delivery.recipients):
             outcomes = outcomes * len(delivery.recipients)  # redirected: one stands for all
-        record = record_of(
-            delivery,
-            outcomes,
-            settings=self.settings,
-            now_ms=self._clock.now_ms(),
-            chance=random.random(),  # noqa: S311 - jitter is no secret
-        )
+        record = self._record_of(delivery, outcomes)
         metrics.count(_COUNTERS[type(record)])
         if type(record) is not Done:
             _log_trouble(delivery, record, outcomes, lane)
         if self.delivery_log.is_wanted:
             self.delivery_log.note(delivery, outcomes, lane)
         self.add(delivery.queue, record)
+
+    def _record_of(self, delivery: Delivery, outcomes: list[Outcome]) -> Record:
+        if len(outcomes) == 1 and outcomes[0].fate is Fate.DELIVERED:
+            return Done(delivery.slot)  # nearly always
+        return record_of(
+            delivery,
+            outcomes,
+            settings=self.settings,
+            now_ms=self._clock.now_ms(),
+            chance=random.random(),  # noqa: S311 - jitter is no secret
+        )
 
     def add(self, queue: Queue, record: Record) -> None:
         """Take a record for the next flight."""
