@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomail import __version__, log, report, usage
+from geomail import __version__, log, usage
 from geomail.config import Settings, load, require_relays
 from geomail.errors import ConfigError, GeomailError, PayloadError, RedisUnusable
 from geomail.pidfile import PidFile
@@ -152,6 +152,8 @@ def _content(path: str) -> bytes:
 
 
 def _status(given: Given, settings: Settings) -> int:
+    from geomail import report
+
     counts = {queue.name: queue.counts() for queue in _queues(settings)}
     print(report.status_as_json(counts) if given["--json"] else report.status(counts))
     return 0
@@ -199,18 +201,25 @@ def _look_at_redis(settings: Settings) -> list[str]:
 
 
 def _dead(given: Given, settings: Settings) -> int:
-    queue = _queue(settings)
     if given["list"]:
-        letters = queue.dead_list(_number(given, "--limit"), given["--reason"])
-        as_json = given["--json"]
-        print(report.dead_letters_as_json(letters) if as_json else report.dead_letters(letters))
-        return 0
-    if given["show"]:
-        return _show_dead(queue, given["ID"][0])
-    return _move_dead(queue, given)
+        return _list_dead(given, settings)
+    queue = _queue(settings)
+    return _show_dead(queue, given["ID"][0]) if given["show"] else _move_dead(queue, given)
+
+
+def _list_dead(given: Given, settings: Settings) -> int:
+    from geomail import report
+
+    limit = _number(given, "--limit")
+    letters = _queue(settings).dead_list(limit, given["--reason"])
+    as_json = given["--json"]
+    print(report.dead_letters_as_json(letters) if as_json else report.dead_letters(letters))
+    return 0
 
 
 def _show_dead(queue: "Queue", job_id: str) -> int:
+    from geomail import report
+
     letter = queue.dead_show(job_id)
     if letter is None:
         raise GeomailError(f"no dead letter has the id {job_id!r} (see geomail dead list)")
@@ -270,9 +279,10 @@ def _sink(given: Given, settings: Settings) -> int:
 
 
 def _demo(given: Given, _settings: Settings) -> int:
+    count = _number(given, "--count")
     from geomail.demo import run
 
-    return run(count=_number(given, "--count"))
+    return run(count=count)
 
 
 def _number(given: Given, flag: str) -> int:

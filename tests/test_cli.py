@@ -1,0 +1,282 @@
+"""The command line as people meet it: `python -m geomail …` in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from geomail import usage
+from geomail.errors import ConfigError
+from geomail.pidfile import PidFile
+from geomail.queue import Link, Queue, embedded
+
+NOWHERE = "redis://127.0.0.1:1"
+
+
+class Ended:
+    """How a geomail process ended, and what it said."""
+
+    def __init__(self, process: "subprocess.CompletedProcess[str]") -> None:
+        self.status = process.returncode
+        self.out = process.stdout
+        self.err = process.stderr
+
+
+@pytest.fixture
+def folder(clean_environment: Path) -> Path:
+    return clean_environment
+
+
+def geomail(*argv: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> Ended:
+    command = [sys.executable, "-m", "geomail", *argv]
+    settings = {**os.environ, **(environ or {})}
+    return Ended(
+        subprocess.run(
+            command, input=stdin, env=settings, capture_output=True, text=True, timeout=30
+        )
+    )
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_version_and_help(folder: Path) -> None:
+    assert geomail("--version").out.startswith("geomail ")
+    shown = geomail("--help")
+    assert shown.status == 0
+    assert shown.out == usage.page()
+
+
+HELP = """
+import sys
+sys.argv[1:] = ["--help"]
+from geomail.__main__ import main
+main()
+sys.exit(sorted({"gevent", "redis", "ssl", "msgspec"} & set(sys.modules)) or 0)
+"""
+
+
+def test_help_needs_no_network_stack() -> None:
+    process = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_help_fits_a_terminal() -> None:
+    assert max(map(len, usage.page().splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "said"),
+    [
+        ([], 2, "no command: expected one of run, send,"),
+        (["rnu"], 2, "'rnu' is no command: did you mean run?"),
+        (["run", "--retires", "3"], 2, "unknown option --retires: did you mean --retries?"),
+        (["run"], 2, "no relay to send to: pass --relay smtp://HOST:25"),
+        (["run", "--relay", "mx"], 2, "not available yet in this release"),
+        (["run", "--relay", "mail:25"], 2, "--relay: a relay's URL begins with smtp://"),
+        (["run", "--relay", "smtps://a@h"], 2, "set GEOMAIL_RELAY_PASSWORD"),
+        (["run", "--relay", "smtp://h", "--processes", "2"], 2, "come with a later release"),
+        (["run", "--concurrency", "many"], 2, "--concurrency must be a whole number"),
+        (["run", "--config", "none.toml"], 2, "can't read none.toml: No such file"),
+        (["run", "--relay", "smtp://h", "--redis", "http://h"], 2, "expected redis://"),
+        (["status", "--redis", NOWHERE], 1, "no Redis answers at 127.0.0.1:1: start geomail run"),
+        (["send", "--to", "a@b.c", "--redis", NOWHERE], 1, "no Redis answers"),
+        (["send", "--to", "a b"], 2, "'a b'"),
+        (["send", "--to", "a@b.c", "--text", "none"], 2, "can't read none: No such file"),
+        (["send", "--to", "a@b.c", "--text", "-", "--html", "-"], 2, "can be read once"),
+        (["dead", "list", "--limit", "no"], 2, "--limit must be a whole number"),
+        (["stop"], 2, "pass --pidfile FILE"),
+        (["demo", "--count", "0"], 2, "--count must be a whole number"),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(
+    folder: Path, argv: list[str], status: int, said: str
+) -> None:
+    ended = geomail(*argv)
+    assert ended.status == status
+    assert said in ended.err
+    assert ended.err.startswith("geomail: ")
+    assert ended.err.count("\n") == 1
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("run --conc 5", "unknown option --conc: did you mean --concurrency?"),
+        ("run --concurrency", "--concurrency requires argument"),
+        ("run extra", "that is not how run is called: geomail run [--concurrency N]"),
+        ("demo --listen x", "demo has no option --listen (see geomail --help)"),
+        ("dead", "geomail dead list .* or geomail dead show ID .* or geomail dead"),
+        ("dead retry", "that is not how dead is called"),
+        ("send", "that is not how send is called: geomail send (--to ADDR)..."),
+        ("status --limit 3", "status has no option --limit"),
+        ("xyzzy", "'xyzzy' is no command: expected one of run, send"),
+    ],
+)
+def test_wrong_usage(argv: str, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        usage.read(argv.split())
+    for part in said.split(" .* "):
+        assert part in str(raised.value)
+
+
+def test_usage_as_documented() -> None:
+    given = usage.read(
+        ["run", "--queue", "a", "--queue", "b=3", "--relay", "smtp://h", "--redis", "r", "--burst"]
+    )
+    assert given["run"]
+    assert given["--burst"]
+    assert (given["--queue"], given["--relay"]) == (["a", "b=3"], ["smtp://h"])
+    assert usage.read(["send", "--to", "a", "--to", "b", "--subject=--x"])["--to"] == ["a", "b"]
+    assert usage.read(["dead", "drop", "1", "2"])["ID"] == ["1", "2"]
+    assert usage.read(["--redis", "r", "status"])["--redis"] == "r"
+
+
+def test_no_secret_is_printed(folder: Path) -> None:
+    for relay in ("smtps://ann:geheim@h:x", "smtps://ann:geheim@", "smtps://ann:geheim%@h"):
+        ended = geomail("run", "--relay", relay)
+        assert ended.status == 2
+        assert "geheim" not in ended.err
+    ended = geomail("status", "--redis", "redis://:geheim@127.0.0.1:1")
+    assert ended.status == 1
+    assert "geheim" not in ended.err
+
+
+def test_a_password_in_a_flag_warns(folder: Path) -> None:
+    ended = geomail("status", "--redis", NOWHERE, environ={"GEOMAIL_RELAY_PASSWORD": "x"})
+    assert "warning" not in ended.err
+    ended = geomail("check", "--redis", NOWHERE, "--relay", "smtps://a:b@127.0.0.1:1")
+    assert "geomail: warning: the process list shows a password" in ended.err
+
+
+def test_a_reader_who_leaves_is_no_crash(folder: Path) -> None:
+    command = [sys.executable, "-m", "geomail", "--help"]
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(command, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (process.returncode, process.stderr) == (1, b"")
+
+
+def test_check_says_what_fails(folder: Path, redis_url: str) -> None:
+    ended = geomail("check", "--redis", redis_url, "--relay", "smtp://127.0.0.1:1")
+    assert ended.status == 1
+    assert "queue:email: 0 waiting" in ended.out
+    assert "relay default: smtp://127.0.0.1:1\n  FAILED: " in ended.out
+    assert geomail("check", "--redis", NOWHERE).status == 1
+
+
+def test_send_then_status(folder: Path, redis_url: str) -> None:
+    (folder / "note.txt").write_text("grün")
+    ended = geomail(
+        *("send", "--redis", redis_url, "--to", "Ann <ann@example.org>", "--to", "bo@example.org"),
+        *("--from", "news@example.com", "--subject", "Grüße", "--text", "-"),
+        *("--attach", "note.txt"),
+        stdin="Hallo\n",
+    )
+    assert ended.status == 0, ended.err
+    label = ended.out.split()[0]
+    assert ended.out == f"{label} is on queue:email\n"
+    status = json.loads(geomail("status", "--redis", redis_url, "--json").out)
+    assert status["queue:email"]["list"] == status["queue:email"]["waiting"] == 1
+    assert "waiting    1  fresh 1\n" in geomail("status", "--redis", redis_url).out
+
+
+def test_what_send_puts_on_the_queue(folder: Path, redis_url: str) -> None:
+    geomail("send", "--redis", redis_url, "--queue", "q", "--to", "ann@example.org", "--html", "-")
+    queue = Queue(Link(redis_url), "q")
+    queue.register()
+    (slot,) = queue.take(10).slots
+    mail = json.loads(slot.payload)
+    assert mail.pop("id").startswith("send-")
+    assert mail == {"to": ["ann@example.org"]}
+
+
+def test_dead_letters_are_listed_shown_put_back_and_dropped(folder: Path, redis_url: str) -> None:
+    queue = Queue(Link(redis_url), "queue:email")
+    ids = _make_dead(queue, b'{"bad": "\x1b[31m"}', b"second")
+
+    def dead(*argv: str) -> Ended:
+        return geomail("dead", *argv, "--redis", redis_url)
+
+    listed = dead("list")
+    assert listed.out.splitlines()[0].split() == ["id", "died", "tries", "bytes", "reason"]
+    assert all(name in listed.out for name in ids)
+    assert len(json.loads(dead("list", "--json").out)) == 2
+    assert len(json.loads(dead("list", "--json", "--limit", "1").out)) == 1
+    assert dead("list", "--reason", "other").out == "no dead letters\n"
+    shown = dead("show", ids[0])
+    assert '{"bad": "\\x1b[31m"}' in shown.out
+    assert "because" in shown.out
+    assert dead("show", "nobody").status == 1
+    assert dead("retry", ids[0]).out == "1 put back\n"
+    assert dead("retry", ids[0]).err == "geomail: 1 of these ids are not dead letters\n"
+    assert dead("drop", "--all").out == "1 dropped\n"
+    assert queue.counts().waiting == 1
+
+
+def _make_dead(queue: Queue, *payloads: bytes) -> list[str]:
+    from geomail.queue import Dead, JobState
+
+    queue.register()
+    queue.push(payloads)
+    slots = queue.take(10).slots
+    queue.settle([Dead(slot, JobState(reason="because")) for slot in slots])
+    return [slot.id for slot in slots]
+
+
+@contextmanager
+def running(*argv: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "geomail", "run", *argv]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_run_holds_its_pid_file_and_stop_ends_it(folder: Path, redis_url: str) -> None:
+    options = ("--redis", redis_url, "--relay", "smtp://127.0.0.1:1", "--pidfile", "run.pid")
+    with running(*options) as process:
+        wait_for(lambda: (folder / "run.pid").exists() and (folder / "run.pid").read_text())
+        assert PidFile(folder / "run.pid").owner() == process.pid
+        again = geomail("run", *options)
+        assert again.status == 1
+        assert f"geomail runs already: run.pid names process {process.pid}" in again.err
+        wait_for(lambda: Queue(Link(redis_url), "queue:email").counts().workers)
+        assert geomail("stop", "--pidfile", "run.pid").out == "geomail has ended\n"
+        assert process.wait(20) == 0
+    assert not (folder / "run.pid").exists()
+    assert "does not run" in geomail("stop", "--pidfile", "run.pid").out
+
+
+def test_a_stale_pid_file_is_taken_over(folder: Path, redis_url: str) -> None:
+    (folder / "run.pid").write_text(f"{os.getpid()}\n")
+    assert "does not run" in geomail("stop", "--pidfile", "run.pid").out
+    with running(
+        *("--redis", redis_url, "--relay", "smtp://127.0.0.1:1", "--pidfile", "run.pid")
+    ) as process:
+        wait_for(lambda: PidFile(folder / "run.pid").owner() == process.pid)
+
+
+def test_redis_of_ours_is_started_by_run_and_ended_by_stop(folder: Path) -> None:
+    if embedded.listens():
+        pytest.skip("something listens on port 6379 of this machine")
+    with running("--relay", "smtp://127.0.0.1:1") as process:
+        wait_for(lambda: PidFile(folder / "data" / "redis" / "redis.pid").owner())
+        process.send_signal(signal.SIGKILL)
+    assert geomail("stop", "--redis-server").out == "Redis has ended\n"
+    assert geomail("stop", "--redis-server").out.startswith("no Redis of ours runs in ")
+    assert not embedded.listens()
