@@ -11,10 +11,15 @@ Not promised: anything on file systems without flock (some network mounts).
 import errno
 import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from geomail.errors import ConfigError, GeomailError
+
+_NOBODY = b"nobody"
+_UNSAID_S = 2.0
+_LOOK_AGAIN_S = 0.01
 
 
 class PidFile:
@@ -63,23 +68,28 @@ class PidFile:
     def owner(self) -> int | None:
         """Return the pid of the living process that holds the file, or None.
 
-        Raises GeomailError when somebody holds it who has not said his pid (yet).
+        Raises GeomailError when it can't be read, or is held by somebody who doesn't say his pid.
         """
+        deadline = time.monotonic() + _UNSAID_S
+        while (text := self._held()).strip() == b"" and time.monotonic() < deadline:
+            time.sleep(_LOOK_AGAIN_S)  # locked a moment ago: the pid follows
+        if text == _NOBODY:
+            return None
+        if not text.strip().isdigit():
+            raise GeomailError(f"{self.path} is locked, and names no process")
+        return int(text)
+
+    def _held(self) -> bytes:
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return None
+            return _NOBODY
         except OSError as error:
             raise GeomailError(f"can't read {self.path}: {error.strerror}") from None
         try:
-            return None if _try_lock(fd, fcntl.LOCK_SH) else self._pid(os.pread(fd, 32, 0))
+            return _NOBODY if _try_lock(fd, fcntl.LOCK_SH) else os.pread(fd, 32, 0)
         finally:
             os.close(fd)
-
-    def _pid(self, text: bytes) -> int:
-        if not text.strip().isdigit():
-            raise GeomailError(f"{self.path} is locked and names no process: try again in a moment")
-        return int(text)
 
     def _lock(self) -> int:
         while True:

@@ -274,9 +274,12 @@ def test_a_stale_pid_file_is_taken_over(folder: Path, redis_url: str) -> None:
 def test_redis_of_ours_is_started_by_run_and_ended_by_stop(folder: Path) -> None:
     if embedded.listens():
         pytest.skip("something listens on port 6379 of this machine")
-    with running("--relay", "smtp://127.0.0.1:1") as process:
-        wait_for(lambda: PidFile(folder / "data" / "redis" / "redis.pid").owner())
-        process.send_signal(signal.SIGKILL)
-    assert geomail("stop", "--redis-server").out == "Redis has ended\n"
+    try:
+        with running("--relay", "smtp://127.0.0.1:1") as process:
+            wait_for(PidFile(folder / "data" / "redis" / "redis.pid").owner)
+            process.send_signal(signal.SIGKILL)
+        assert geomail("stop", "--redis-server").out == "Redis has ended\n"
+    finally:
+        embedded.stop(folder / "data")
     assert geomail("stop", "--redis-server").out.startswith("no Redis of ours runs in ")
     assert not embedded.listens()
