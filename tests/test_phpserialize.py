@@ -3,8 +3,8 @@
 import contextlib
 import json
 import math
-import shutil
 import subprocess
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -236,12 +236,23 @@ PHP_VALUES = """
 """
 
 
-@pytest.mark.skipif(not shutil.which("php"), reason="PHP is not installed")
-def test_reads_what_php_itself_writes() -> None:
-    shown = loads(_php(f"echo serialize({PHP_VALUES});"))
+@pytest.fixture
+def php(needs_program: Callable[[str], str]) -> Callable[[str], bytes]:
+    """Give a function that runs PHP code and returns what it prints."""
+    command = [needs_program("php"), "-d", "serialize_precision=-1", "-r"]
+
+    def run(code: str) -> bytes:
+        done = subprocess.run([*command, code], capture_output=True, check=True, timeout=30)
+        return done.stdout
+
+    return run
+
+
+def test_reads_what_php_itself_writes(php: Callable[[str], bytes]) -> None:
+    shown = loads(php(f"echo serialize({PHP_VALUES});"))
     assert isinstance(shown, dict)
     assert shown.pop("inf") == -math.inf
-    expected = json.loads(_php(f"$v = {PHP_VALUES}; unset($v['inf']); echo json_encode($v);"))
+    expected = json.loads(php(f"$v = {PHP_VALUES}; unset($v['inf']); echo json_encode($v);"))
     assert shown.pop("gap") == {2: "x", 1: "y"}
     assert expected.pop("gap") == {"2": "x", "1": "y"}
     assert shown.pop("to") == {0: "a@x", "b@y": "Bé"}
@@ -250,8 +261,7 @@ def test_reads_what_php_itself_writes() -> None:
     assert shown == expected
 
 
-@pytest.mark.skipif(not shutil.which("php"), reason="PHP is not installed")
-def test_refuses_what_php_means_as_more_than_data() -> None:
+def test_refuses_what_php_means_as_more_than_data(php: Callable[[str], bytes]) -> None:
     codes = {
         "echo serialize(new ArrayObject([1]));": "an object (ArrayObject)",
         "echo serialize([(object)['to' => 'a@x']]);": "an object (stdClass)",
@@ -259,10 +269,5 @@ def test_refuses_what_php_means_as_more_than_data() -> None:
     }
     for code, reason in codes.items():
         with pytest.raises(PayloadError) as refusal:
-            loads(_php(code))
+            loads(php(code))
         assert reason in str(refusal.value)
-
-
-def _php(code: str) -> bytes:
-    command = ["php", "-d", "serialize_precision=-1", "-r", code]
-    return subprocess.run(command, capture_output=True, check=True, timeout=30).stdout

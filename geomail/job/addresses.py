@@ -21,7 +21,7 @@ from geomail.job.unknown import note_unknown
 
 MAX_RECIPIENTS = 1000
 
-_ATEXT = r"\w!#$%&'*+/=?^`{|}~.-"
+_ATEXT = r"\w!#$%&'*+/=?^`{|}~.\-"
 _PLAIN = re.compile(
     rf"[{_ATEXT}]{{1,64}}@(?:[A-Za-z0-9_-]{{1,63}}\.)*+[A-Za-z0-9_-]{{1,63}}", re.ASCII
 )
@@ -136,7 +136,7 @@ def _entry(text: str, key: str) -> Address:
 
 
 def _take_map(value: dict[object, object], key: str, found: list[Address]) -> None:
-    if "email" in value:
+    if "email" in value or "name" in value:
         found.append(_person(value, key))
         return
     for addr, name in value.items():

@@ -30,7 +30,8 @@ _CHARSET_IN_PHP = b's:7:"charset";'
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}
 _LONE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _AT_BYTE = re.compile(r"\(byte (\d+)\)")
-_ASCII = bytes(range(32, 127)) + b" \\u0041\t\r\n"
+_ASCII = bytes(range(32, 127)) + b"\t\r\n"
+_NO_CHARSETS = frozenset(("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"))
 
 
 def fields_of(payload: bytes) -> dict[str, object]:
@@ -82,7 +83,10 @@ def _json_fault(payload: bytes, said: str) -> str:
     if _LONE.search(payload):
         return r"half of a surrogate pair (\ud800…) is no character"
     at = _AT_BYTE.search(said)
-    return f"{said}, found {payload[int(at[1]) : int(at[1]) + 20]!r}" if at else said
+    if not at:
+        return said
+    pos = int(at[1])
+    return f"{said}, at {payload[max(0, pos - 10) : pos + 10]!r}"
 
 
 def _json_in_charset(payload: bytes, error: UnicodeDecodeError) -> object:
@@ -118,7 +122,7 @@ def _codec(charset: str) -> str:
     """Return Python's name of a charset in which ASCII is ASCII and no escape means anything."""
     try:
         codec = codecs.lookup(charset)
-        if _ASCII.decode(codec.name) == _ASCII.decode("ascii"):
+        if codec.name not in _NO_CHARSETS and _ASCII.decode(codec.name) == _ASCII.decode("ascii"):
             return _WIDER.get(codec.name, codec.name)
     except (LookupError, ValueError):
         pass
