@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from geomail.errors import PayloadError
 
-control_in = re.compile(r"[\x00-\x1f\x7f]").search
+control_in = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]").search
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 _ATEXT_U = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"
 _PLAIN = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*@[A-Za-z0-9.-]{{1,255}}").fullmatch
@@ -38,7 +38,8 @@ def envelope_form(addr: str) -> str:
     if addr in ("", "<>"):
         return ""
     local, domain = _halves(addr)
-    return f"{local if _DOTS_ANYWHERE(local) else _quoted(local)}@{domain}"
+    is_sayable = _DOTS_ANYWHERE(local) or _QUOTED(local)
+    return f"{local if is_sayable else quoted(local)}@{domain}"
 
 
 def header_form(addr: str) -> str:
@@ -46,7 +47,8 @@ def header_form(addr: str) -> str:
     if _PLAIN(addr):
         return addr
     local, domain = _halves(addr)
-    return f"{local if _DOT_ATOM(local) else _quoted(local)}@{domain}"
+    is_sayable = _DOT_ATOM(local) or _QUOTED(local)
+    return f"{local if is_sayable else quoted(local)}@{domain}"
 
 
 def domain_of(addr: str) -> str:
@@ -78,9 +80,7 @@ def _a_label(domain: str) -> str:
         raise PayloadError(f"domain {domain[:80]!r} is no domain name: {error}") from None
 
 
-def _quoted(local: str) -> str:
-    """Return a local part as a quoted-string, unless it is one already."""
-    if _QUOTED(local):
-        return local
-    escaped = local.replace("\\", "\\\\").replace('"', '\\"')
+def quoted(text: str) -> str:
+    """Return `text` as a quoted-string (RFC 5322 section 3.2.4)."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from geomail.errors import PayloadError
 from geomail.job import Address
-from geomail.letter.address import control_in, header_form
+from geomail.letter.address import control_in, header_form, quoted
 
 WIDTH = 76
 _LONGEST = 998
@@ -119,12 +119,6 @@ def phrase(name: str) -> list[str]:
     if name.isprintable() and name.strip() == name:
         return [quoted(name)]
     return encoded_words(name, _WORD_IN_PHRASE, _WORD_IN_PHRASE)
-
-
-def quoted(text: str) -> str:
-    """Return `text` as a quoted-string."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def encoded_words(text: str, first: int = _WORD, rest: int = _WORD) -> list[str]:
