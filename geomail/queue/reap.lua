@@ -79,7 +79,7 @@ local function bring_back(id, deaths, first, json, bytes, is_suspect)
     call('ZADD', dead, now, id)
     counted.dead = (counted.dead or 0) + 1
   elseif deaths >= 2 then
-    call('LPUSH', suspects, '\1' .. id)
+    call('RPUSH', suspects, '\1' .. id)
     counted.suspects = (counted.suspects or 0) + 1
   else
     call('RPUSH', front, '\1' .. id)
