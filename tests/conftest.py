@@ -10,9 +10,14 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from geomail.queue import embedded
+
+# What is tested is what comes out, not how long a busy machine takes for it.
+hypothesis.settings.register_profile("geomail", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("geomail")
 
 NeedsProgram = Callable[[str], str]
 
