@@ -33,8 +33,8 @@ def main() -> None:
     print(f"\n{'letter':<34}{'octets':>9}{'geomail':>12}{'email':>12}{'ratio':>8}")
     for name, email, eight_bit in letters():
         size = len(by_geomail(email, eight_bit))
-        ours = microseconds(lambda e=email, b=eight_bit: by_geomail(e, b))
-        theirs = microseconds(lambda e=email, b=eight_bit: by_email(e, b))
+        ours = microseconds(by_geomail, email, eight_bit)
+        theirs = microseconds(by_email, email, eight_bit)
         print(f"{name:<34}{size:>9,}{ours:>9.1f} us{theirs:>9.1f} us{theirs / ours:>7.0f}x")
 
 
@@ -90,9 +90,9 @@ def by_email(email: Email, eight_bit: bool) -> bytes:
     return message.as_bytes()
 
 
-def microseconds(act: Callable[[], bytes]) -> float:
+def microseconds(write: Callable[[Email, bool], bytes], email: Email, eight_bit: bool) -> float:
     """Return the time of one call."""
-    timer = timeit.Timer(act)
+    timer = timeit.Timer(lambda: write(email, eight_bit))
     once = timer.timeit(3) / 3
     number = max(3, int(RUN_S / once))
     return min(timer.repeat(RUNS, number)) / number * 1e6

@@ -16,14 +16,13 @@ LONGEST_LINE = 998
 _COLUMNS = 76
 _CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _PRINTABLE = bytes([9, 10, 13, *range(32, 61), *range(62, 127)])
-_LINE_ENDS = re.compile(rb"\r\n|\r|\n")
 _OVERLONG_QP = re.compile(rb"^(.{74,76})(=20|=09)\r$", re.MULTILINE)
 
 
 def with_crlf(data: bytes) -> bytes:
     """Return `data` with CRLF for each CRLF, CR or LF."""
     if b"\r" in data:
-        return _LINE_ENDS.sub(b"\r\n", data)
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return data.replace(b"\n", b"\r\n")
 
 

@@ -67,7 +67,12 @@ def compose(
 def _mail_from(email: Email, sender: Address) -> str:
     if email.return_path is not None:
         return envelope_form(email.return_path)
-    return envelope_form(sender.addr if email.mail_from is None else email.mail_from)
+    if email.mail_from is not None:
+        return envelope_form(email.mail_from)
+    return _kept_envelope_form(sender.addr)
+
+
+_kept_envelope_form = lru_cache(maxsize=256)(envelope_form)
 
 
 def _message(

@@ -3,7 +3,8 @@
 Line ends become CRLF; Bcc and Resent-Bcc go; a missing Date or Message-ID is added below the
 header. What no host may be given is refused: 8-bit content where the host takes none (5.6.3), a
 line longer than 998 octets (5.6.0: relays cut such lines, each in its own way), and what begins
-without a header. All else stays byte for byte, so signatures hold. NUL is passed on.
+without a header. All else stays byte for byte, so signatures hold. NUL is passed
+on, and UTF-8 in a header too: only an address of the envelope asks for SMTPUTF8.
 """
 
 import re

@@ -94,7 +94,7 @@ def test_an_own_header_comes_back(text: str) -> None:
         ('Ann "A" \\ Lee', '"Ann \\"A\\" \\\\ Lee" <a@x.org>'),
         ("ann@x.org", '"ann@x.org" <a@x.org>'),
         ("Jörg", "=?utf-8?b?SsO2cmc=?= <a@x.org>"),
-        ("Jörg Anders", "=?utf-8?q?J=C3=B6rg_Anders?= <a@x.org>"),
+        ("Jörg Anderson", "=?utf-8?q?J=C3=B6rg_Anderson?= <a@x.org>"),
         ("日本", "=?utf-8?b?5pel5pys?= <a@x.org>"),
     ],
 )
