@@ -236,8 +236,10 @@ class _Conversation:
         self._mails += 1
         if self._mails != self._sink.mails_per_connection:
             return self._server.answer(answer)
-        self._server.answer(answer)
-        self._server.close(_USED_UP if self._sink.says_421 else None)
+        # What was pipelined behind this mail is not looked at any more.
+        self._server.close(answer)
+        if self._sink.says_421:
+            self._server.close(_USED_UP)
         return []
 
     def _misbehave(self, mail: Mail, fault: str, number: float) -> list[Event]:

@@ -126,10 +126,7 @@ class Lane:
         """Queue a delivery; wake an idle sender or start one where there may be one more."""
         self.in_hand += 1
         self.ready.append(delivery)
-        if self.idle:
-            self.idle.pop().wake()
-        else:
-            self.house.staff(self)
+        self._call_sender()
 
     def take(self) -> Delivery | None:
         """Take the next ready delivery for a sender, or None."""
@@ -138,6 +135,13 @@ class Lane:
     def give_back(self, delivery: Delivery) -> None:
         """Put a delivery back in front: it counts as never taken."""
         self.ready.appendleft(delivery)
+        self._call_sender()
+
+    def _call_sender(self) -> None:
+        if self.idle:
+            self.idle.pop().wake()
+        else:
+            self.house.staff(self)
 
     def done(self, delivery: Delivery, outcomes: list[Outcome]) -> None:
         """Report what became of a delivery."""
@@ -167,7 +171,8 @@ class Lane:
             log.info("host_back", host=self.name, relay=self.terms.relay.name)
             self.backoff.succeed()
             self.last_error = None
-        self.window.grow()
+        if self.window.grow():
+            self.house.staff(self)
 
     def fail(self, text: str, *, began: float) -> None:
         """The host failed an attempt that began at `began`: close the lane for a while.

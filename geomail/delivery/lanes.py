@@ -97,20 +97,24 @@ class Lanes:
         return max(1, size // max(1, busy) if busy > 1 else size - self._reserve())
 
     def staff(self, lane: Lane) -> None:
-        """Start a sender for `lane` where it has work for one and may have one."""
-        now = time.monotonic()
+        """Start senders for `lane` while it has work for more and may have more."""
+        # Each connection under way will take one of the ready deliveries.
+        while len(lane.ready) > len(lane.senders) - lane.live and self._may_have_one_more(lane):
+            sender = Sender(lane)
+            lane.senders.add(sender)
+            self._pool.start(sender)
+            sender.rawlink(self._sender_left)  # behind the Pool's own link: it counts no more
+
+    def _may_have_one_more(self, lane: Lane) -> bool:
         senders = len(lane.senders)
-        if not lane.ready or senders >= lane.window.size or lane.backoff.is_closed(now):
-            return
+        if senders >= lane.window.size or lane.backoff.is_closed(time.monotonic()):
+            return False
         if senders >= self.share():
-            return
-        if self._pool.free_count() <= (self._reserve() if senders else 0):
-            self._make_place()
-            return
-        sender = Sender(lane)
-        lane.senders.add(sender)
-        self._pool.start(sender)
-        sender.rawlink(self._sender_left)  # behind the Pool's own link: it counts no more
+            return False
+        if self._pool.free_count() > (self._reserve() if senders else 0):
+            return True
+        self._make_place()
+        return False
 
     def staff_all(self) -> None:
         """Start senders wherever one is due, the neediest lane first."""

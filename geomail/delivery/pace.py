@@ -55,10 +55,12 @@ class Window:
         """After a failure of the host: one connection, the probe."""
         self.size = 1
 
-    def grow(self) -> None:
-        """After a message went through: twice as many, up to `most`."""
-        if self.size < self.most:
-            self.size = min(self.size * 2, self.most)
+    def grow(self) -> bool:
+        """After a message went through: twice as many, up to `most`. Return whether it grew."""
+        if self.size >= self.most:
+            return False
+        self.size = min(self.size * 2, self.most)
+        return True
 
 
 def retry_delay_s(tries: int, *, base_s: float, cap_s: float, chance: float) -> float:

@@ -1,0 +1,273 @@
+"""Lanes and senders against real hosts: a sink, or a port where nobody listens."""
+
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import gevent
+import pytest
+
+from geomail import config, job
+from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.lanes import Lanes
+from geomail.delivery.outcome import Fate, Outcome
+from geomail.queue import Link, Queue
+from geomail.sink import Sink
+
+Report = tuple[str, list[Fate], str]
+
+
+class House:
+    """Lanes with a real queue, and a list of everything they have reported."""
+
+    def __init__(self, redis_url: str, *relays: str, **environ: str) -> None:
+        flags = {"--concurrency": environ.pop("concurrency", "10")}
+        variables = {f"GEOMAIL_{name.upper()}": value for name, value in environ.items()}
+        settings = config.load({**flags, "--relay": list(relays)}, variables, places=())
+        self.queue = Queue(Link(redis_url), "queue:lanes")
+        self.queue.register()
+        self.reports: list[Report] = []
+        self.stranded: list[Delivery] = []
+        self.lanes = Lanes(settings, report=self._report, stranded=self.stranded.extend)
+
+    def _report(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
+        fates = [outcome.fate for outcome in outcomes]
+        self.reports.append((delivery.email.recipients[0], fates, lane.name))
+
+    def deliveries(self, recipients: Sequence[str]) -> list[Delivery]:
+        mails = [{"to": to, "from": "me@example.com", "text": "hi"} for to in recipients]
+        self.queue.push([json.dumps(mail).encode() for mail in mails])
+        slots = self.queue.take(len(mails)).slots
+        assert len(slots) == len(mails)
+        found = []
+        for slot in slots:
+            email = job.decode(slot.payload)
+            assert isinstance(email, job.Email)
+            found.append(
+                Delivery(
+                    self.queue,
+                    slot,
+                    email=email,
+                    recipients=email.recipients,
+                    sender=job.Address("me@example.com"),
+                    route="default",
+                )
+            )
+        return found
+
+    def put(self, lane: int, *recipients: str) -> None:
+        for delivery in self.deliveries(recipients):
+            self.lanes.lanes[lane].put(delivery)
+
+    def fates(self) -> Counter[Fate]:
+        return Counter(fate for _, fates, _ in self.reports for fate in fates)
+
+    def close(self) -> None:
+        self.lanes.stop()
+        self.lanes.join(0.2, last_s=0.2)
+
+
+MakeHouse = Callable[..., House]
+
+
+@pytest.fixture
+def make_house(redis_url: str) -> Iterator[MakeHouse]:
+    houses: list[House] = []
+
+    def make(*relays: str, **environ: str) -> House:
+        houses.append(House(redis_url, *relays, **environ))
+        return houses[-1]
+
+    yield make
+    for house in houses:
+        house.close()
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    with Sink() as running:
+        yield running
+
+
+def url(sink: Sink) -> str:
+    return f"smtp://127.0.0.1:{sink.address[1]}"
+
+
+def closed_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def until(is_so: Callable[[], bool], within_s: float = 5.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        gevent.sleep(0.005)
+
+
+def many(n: int, local: str = "bo") -> list[str]:
+    return [f"{local}{i}@example.org" for i in range(n)]
+
+
+def test_each_delivery_is_reported_once(make_house: MakeHouse, sink: Sink) -> None:
+    house = make_house(url(sink), concurrency="4")
+    house.put(0, *many(300))
+    until(lambda: len(house.reports) == 300)
+    assert sorted(to for to, _, _ in house.reports) == sorted(many(300))
+    assert house.fates() == {Fate.DELIVERED: 300}
+    assert sink.count == 300
+    assert sink.connections_ever == 4
+    assert house.lanes.in_hand() == 0
+
+
+def test_a_refusal_is_the_message_s_and_the_others_go_on(make_house: MakeHouse, sink: Sink) -> None:
+    house = make_house(url(sink))
+    house.put(0, "reply+451@x.org", "reply+550@x.org", "data+552@x.org", *many(50))
+    until(lambda: len(house.reports) == 53)
+    assert house.fates() == {Fate.DELIVERED: 50, Fate.LATER: 1, Fate.NEVER: 2}
+    assert house.lanes.lanes[0].is_well
+
+
+def test_a_host_that_refuses_keeps_nothing_and_is_probed_by_one(make_house: MakeHouse) -> None:
+    house = make_house(f"smtp://127.0.0.1:{closed_port()}", backoff_base_s="0.1")
+    lane = house.lanes.lanes[0]
+    house.put(0, *many(30))
+    until(lambda: len(house.stranded) == 30)
+    assert lane.backoff.failures == 1
+    assert not lane.is_open(time.monotonic())
+    assert lane.in_hand == 0
+    assert house.reports == []
+    until(lambda: lane.is_open(time.monotonic()))
+    assert lane.room(time.monotonic()) == 1
+    house.put(0, *many(3))
+    assert len(lane.senders) == 1
+    until(lambda: lane.backoff.failures == 2)
+    assert "Connection refused" in (lane.last_error or "")
+
+
+def test_a_host_that_comes_back_gets_all_its_connections_again(make_house: MakeHouse) -> None:
+    port = closed_port()
+    house = make_house(f"smtp://127.0.0.1:{port}", backoff_base_s="0.05", concurrency="8")
+    lane = house.lanes.lanes[0]
+    house.put(0, *many(1))
+    until(lambda: len(house.stranded) == 1)
+    with Sink(("127.0.0.1", port)) as sink:
+        until(lambda: lane.is_open(time.monotonic()))
+        house.put(0, *many(200))
+        until(lambda: len(house.reports) == 200)
+        assert lane.is_well
+        assert lane.window.size == 8
+        assert sink.connections_ever > 1
+
+
+@pytest.mark.parametrize("says_421", [False, True])
+def test_used_up_connections_cost_nobody_anything(make_house: MakeHouse, says_421: bool) -> None:
+    with Sink(mails_per_connection=3, says_421=says_421) as sink:
+        house = make_house(url(sink), concurrency="2")
+        house.put(0, *many(100))
+        until(lambda: len(house.reports) >= 100)
+        assert house.fates() == {Fate.DELIVERED: 100}
+        assert sink.count == 100
+        assert house.lanes.lanes[0].is_well
+
+
+def test_an_unanswered_mail_is_unknown_and_the_rest_goes_on(
+    make_house: MakeHouse, sink: Sink
+) -> None:
+    house = make_house(url(sink), final_s="0.4", backoff_base_s="0.05", concurrency="3")
+    house.put(0, "never@x.org", *many(60))
+    until(lambda: len(house.reports) == 61)
+    assert house.fates() == {Fate.DELIVERED: 60, Fate.UNKNOWN: 1}
+
+
+def test_a_hang_up_after_the_dot_is_unknown(make_house: MakeHouse, sink: Sink) -> None:
+    house = make_house(url(sink), backoff_base_s="0.05")
+    house.put(0, "hangup@x.org")
+    until(lambda: len(house.reports) == 1)
+    assert house.reports[0][1] == [Fate.UNKNOWN]
+
+
+def test_a_hanging_host_leaves_connections_for_another(make_house: MakeHouse, sink: Sink) -> None:
+    with Sink() as hanging:
+        house = make_house(url(hanging), url(sink), concurrency="10", final_s="30")
+        house.put(0, *["never@x.org"] * 40)
+        until(lambda: hanging.connections >= 9)
+        house.put(1, *many(100))
+        until(lambda: len(house.reports) == 100)
+        assert {host for _, _, host in house.reports} == {house.lanes.lanes[1].name}
+
+
+def test_a_lane_above_its_share_gives_up_connections(make_house: MakeHouse, sink: Sink) -> None:
+    with Sink(delay_s=0.02) as slow:
+        house = make_house(url(slow), url(sink), concurrency="10")
+        first, second = house.lanes.lanes
+        house.put(0, *many(300))
+        until(lambda: len(first.senders) == 9)
+        house.put(1, *["slow+0.02@x.org"] * 300)
+        until(lambda: len(second.senders) >= 4 and len(first.senders) <= 5)
+        until(lambda: len(house.reports) == 600, within_s=20)
+        assert house.fates() == {Fate.DELIVERED: 600}
+
+
+def test_a_stale_idle_connection_is_replaced_silently(make_house: MakeHouse) -> None:
+    port = closed_port()
+    house = make_house(f"smtp://127.0.0.1:{port}")
+    with Sink(("127.0.0.1", port)):
+        house.put(0, "bo@x.org")
+        until(lambda: len(house.reports) == 1)
+    with Sink(("127.0.0.1", port)) as sink:
+        house.put(0, "bo@x.org")
+        until(lambda: len(house.reports) == 2)
+        assert sink.count == 1
+    assert house.fates() == {Fate.DELIVERED: 2}
+    assert house.lanes.lanes[0].is_well
+
+
+def test_idle_connections_are_closed(make_house: MakeHouse, sink: Sink) -> None:
+    house = make_house(url(sink), idle_s="0.1")
+    house.put(0, "bo@x.org")
+    until(lambda: len(house.reports) == 1)
+    until(lambda: sink.connections == 0)
+    assert house.lanes.lanes[0].senders == set()
+
+
+def test_nothing_is_sent_under_a_lost_lease(make_house: MakeHouse, sink: Sink) -> None:
+    house = make_house(url(sink), concurrency="1")
+    taken = house.deliveries(many(5))
+    house.queue.register()
+    for delivery in taken:
+        house.lanes.lanes[0].put(delivery)
+    until(lambda: house.lanes.in_hand() == 0)
+    assert sink.count == 0
+    assert house.reports == []
+
+
+def test_a_drain_finishes_what_is_on_the_wire_and_returns_the_rest(make_house: MakeHouse) -> None:
+    with Sink(delay_s=0.05) as sink:
+        house = make_house(url(sink), concurrency="2")
+        house.put(0, *many(50))
+        until(lambda: sink.count >= 4)
+        unbegun = house.lanes.stop()
+        unbegun += house.lanes.join(5.0, last_s=1.0)
+        assert len(unbegun) + len(house.reports) == 50
+        assert house.fates() == {Fate.DELIVERED: sink.count}
+
+
+def test_a_drain_cuts_off_what_hangs(make_house: MakeHouse, sink: Sink) -> None:
+    house = make_house(url(sink), concurrency="2")
+    house.put(0, "never@x.org")
+    until(lambda: sink.count == 1)
+    assert house.lanes.stop() == []
+    assert house.lanes.join(0.4, last_s=0.2) == []
+    assert house.fates() == {Fate.UNKNOWN: 1}
+
+
+def test_a_letter_that_cannot_be_composed_is_dead(make_house: MakeHouse, sink: Sink) -> None:
+    house = make_house(url(sink))
+    # An SMTPUTF8 address, and a host without SMTPUTF8: refused here, no connection burnt.
+    house.put(0, "bö@example.org", "bo@example.org")
+    until(lambda: len(house.reports) == 2)
+    assert sink.count in (1, 2)
