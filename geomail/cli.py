@@ -40,17 +40,27 @@ def main(argv: Sequence[str]) -> int:
     """Do what `argv` says and return the exit status."""
     try:
         status = _obey(argv)
-        sys.stdout.flush()
     except (ConfigError, PayloadError, RedisUnusable) as error:
-        return _complain(error, 2)
+        status = _complain(error, 2)
     except GeomailError as error:
-        return _complain(error, 1)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        status = _complain(error, 1)
+    except BrokenPipeError:
+        status = 1
     except KeyboardInterrupt:
-        return _complain("interrupted", 1)
-    return status
+        status = _complain("interrupted", 1)
+    return status if _is_written() else 1
+
+
+def _is_written() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
+            _complain(f"can't write the output: {error.strerror}", 1)
+        # The interpreter flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _obey(argv: Sequence[str]) -> int:

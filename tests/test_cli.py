@@ -161,13 +161,26 @@ def test_a_password_in_a_flag_warns(folder: Path) -> None:
     assert "geomail: warning: the process list shows a password" in ended.err
 
 
+# In a process without gevent, whose os.close of a pipe may come later than the next line.
+NO_READER = """
+import os, subprocess, sys
+read, write = os.pipe()
+os.close(read)
+sys.exit(subprocess.run([sys.executable, "-m", "geomail", "--help"], stdout=write).returncode)
+"""
+
+
 def test_a_reader_who_leaves_is_no_crash(folder: Path) -> None:
-    command = [sys.executable, "-m", "geomail", "--help"]
-    read, write = os.pipe()
-    os.close(read)
-    process = subprocess.run(command, stdout=write, stderr=subprocess.PIPE)
-    os.close(write)
+    process = subprocess.run([sys.executable, "-c", NO_READER], capture_output=True)
     assert (process.returncode, process.stderr) == (1, b"")
+
+
+def test_a_full_disk_behind_our_output_is_one_line(folder: Path) -> None:
+    command = [sys.executable, "-m", "geomail", "--help"]
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+    said = b"geomail: can't write the output: No space left on device\n"
+    assert (process.returncode, process.stderr) == (1, said)
 
 
 def test_check_says_what_fails(folder: Path, redis_url: str) -> None:
