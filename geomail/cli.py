@@ -48,27 +48,32 @@ def main(argv: Sequence[str]) -> int:
         status = 1
     except KeyboardInterrupt:
         status = _complain("interrupted", 1)
-    return status if _is_written() else 1
+    _end_output()
+    return status
 
 
-def _is_written() -> bool:
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        raise
+    except OSError as error:
+        raise GeomailError(f"can't write the output: {error.strerror}") from None
+
+
+def _end_output() -> None:
     try:
         sys.stdout.flush()
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
-            _complain(f"can't write the output: {error.strerror}", 1)
-        # The interpreter flushes once more when it ends.
+    except OSError:  # said already; the interpreter would flush once more, and say it its way
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
 
 
 def _obey(argv: Sequence[str]) -> int:
     if {"--help", "-h"}.intersection(argv):
-        print(usage.page(), end="")
+        _say(usage.page().rstrip())
         return 0
     if "--version" in argv:
-        print(f"geomail {__version__}")
+        _say(f"geomail {__version__}")
         return 0
     given = usage.read(argv)
     settings = load(given, os.environ)
@@ -132,7 +137,7 @@ def _send(given: Given, settings: Settings) -> int:
     job.decode(payload.encode())
     queue = _queue(settings)
     queue.push([payload.encode()])
-    print(f"{label} is on {queue.name}")
+    _say(f"{label} is on {queue.name}")
     return 0
 
 
@@ -165,7 +170,7 @@ def _status(given: Given, settings: Settings) -> int:
     from geomail import report
 
     counts = {queue.name: queue.counts() for queue in _queues(settings)}
-    print(report.status_as_json(counts) if given["--json"] else report.status(counts))
+    _say(report.status_as_json(counts) if given["--json"] else report.status(counts))
     return 0
 
 
@@ -179,7 +184,7 @@ def _check(_given: Given, settings: Settings) -> int:
         except (GeomailError, ConnectionError) as error:
             failed += 1
             said = [f"FAILED: {error}"]
-        print("\n  ".join([name, *said]), flush=True)
+        _say("\n  ".join([name, *said]))
     return 1 if failed else 0
 
 
@@ -223,7 +228,7 @@ def _list_dead(given: Given, settings: Settings) -> int:
     limit = _number(given, "--limit")
     letters = _queue(settings).dead_list(limit, given["--reason"])
     as_json = given["--json"]
-    print(report.dead_letters_as_json(letters) if as_json else report.dead_letters(letters))
+    _say(report.dead_letters_as_json(letters) if as_json else report.dead_letters(letters))
     return 0
 
 
@@ -233,7 +238,7 @@ def _show_dead(queue: "Queue", job_id: str) -> int:
     letter = queue.dead_show(job_id)
     if letter is None:
         raise GeomailError(f"no dead letter has the id {job_id!r} (see geomail dead list)")
-    print(report.dead_letter(letter))
+    _say(report.dead_letter(letter))
     return 0
 
 
@@ -241,7 +246,7 @@ def _move_dead(queue: "Queue", given: Given) -> int:
     ids = list(dict.fromkeys(given["ID"]))
     move, done = (queue.dead_retry, "put back") if given["retry"] else (queue.dead_drop, "dropped")
     moved = move(ids, reason=given["--reason"], every=given["--all"])
-    print(f"{moved} {done}")
+    _say(f"{moved} {done}")
     if moved < len(ids):
         raise GeomailError(f"{len(ids) - moved} of these ids are not dead letters")
     return 0
@@ -258,14 +263,14 @@ def _stop(given: Given, settings: Settings) -> int:
         from geomail.queue import embedded
 
         was_there = embedded.stop(settings.data)
-        print("Redis has ended" if was_there else f"no Redis of ours runs in {settings.data}")
+        _say("Redis has ended" if was_there else f"no Redis of ours runs in {settings.data}")
     return 0
 
 
 def _stop_run(held: PidFile, patience_s: float) -> None:
     pid = held.owner()
     if pid is None:
-        print(f"geomail does not run: nobody holds {held.path}")
+        _say(f"geomail does not run: nobody holds {held.path}")
         return
     try:
         os.kill(pid, signal.SIGTERM)
@@ -278,7 +283,7 @@ def _stop_run(held: PidFile, patience_s: float) -> None:
         if time.monotonic() > deadline:
             raise GeomailError(f"process {pid} still drains; a second stop makes it leave at once")
         time.sleep(_LOOK_AGAIN_S)
-    print("geomail has ended")
+    _say("geomail has ended")
 
 
 def _sink(given: Given, settings: Settings) -> int:
