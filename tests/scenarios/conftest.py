@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stage import Stage
 
 from geomail.queue import embedded
+from scenarios.stage import Stage
 
 
 @pytest.fixture

@@ -146,7 +146,8 @@ def main() -> None:
     gevent.signal_handler(signal.SIGTERM, ended.set)
     host = RudeHost(orders) if orders.hangs_up_at else _sink(orders)
     host.start()
-    print(host.address[1], flush=True)
+    sys.stdout.write(f"{host.address[1]}\n")
+    sys.stdout.flush()
     ended.wait()
 
 

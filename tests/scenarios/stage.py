@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import msgspec
 import redis
-from sink_process import Mail, Orders
 
 from geomail.queue import Counts, DeadLetter, Link, Queue, embedded
+from scenarios.sink_process import Mail, Orders
 
 HERE = Path(__file__).parent
 DEADLINE_S = 20.0
@@ -40,9 +40,7 @@ QUICK: Mapping[str, object] = {
 """Settings with which a scenario takes seconds."""
 
 
-def until(
-    condition: Callable[[], object], what: str = "", *, within_s: float = DEADLINE_S
-) -> None:
+def until(condition: Callable[[], object], what: str = "", *, within_s: float = DEADLINE_S) -> None:
     """Wait until `condition()` holds; fail when it does not within `within_s`."""
     deadline = time.monotonic() + within_s
     while not condition():
@@ -138,7 +136,11 @@ class Host(Process):
     """An SMTP host, and the mails that it has taken."""
 
     def __init__(self, orders: Orders, *, folder: Path, name: str) -> None:
-        command = [sys.executable, str(HERE / "sink_process.py"), msgspec.json.encode(orders).decode()]
+        command = [
+            sys.executable,
+            str(HERE / "sink_process.py"),
+            msgspec.json.encode(orders).decode(),
+        ]
         super().__init__(command, folder=folder, env=os.environ, name=name)
         until(lambda: self.stdout.endswith("\n") or not self.is_running, "a host that listens")
         assert self.is_running, self.stderr
@@ -169,7 +171,11 @@ class Host(Process):
 
     def has_taken(self, number: int, *, within_s: float = DEADLINE_S) -> None:
         """Wait until it has taken so many mails."""
-        until(lambda: len(self.look()) >= number, f"{number} mails, not {len(self.mails)}", within_s=within_s)
+        until(
+            lambda: len(self.look()) >= number,
+            f"{number} mails, not {len(self.mails)}",
+            within_s=within_s,
+        )
 
 
 Started = TypeVar("Started", bound=Process)
@@ -183,7 +189,7 @@ class Stage:
         self.server = server
         self.processes: list[Process] = []
         self.queue = Queue(Link(server.url))
-        self.redis: redis.Redis = redis.Redis(port=server.port)
+        self.redis: Any = redis.Redis(port=server.port)
 
     def close(self) -> None:
         """End everything that this scenario has started."""
@@ -192,10 +198,15 @@ class Stage:
                 process.kill()
         for process in self.processes:
             if not isinstance(process, Host):
-                print(f"--- {process.pid}\n{process.stdout[-500:]}{process.stderr[-4000:]}")
+                said = f"{process.stdout[-500:]}{process.stderr[-4000:]}"
+                sys.stdout.write(f"--- {process.pid}\n{said}")
         self.queue.close()
         self.redis.close()
         self.server.kill()
+
+    def restart_redis(self) -> None:
+        """Start Redis again, with the same files on the same port."""
+        self.server = embedded.start_private(self.server.folder, port=self.server.port)
 
     def host(self, **orders: Any) -> Host:
         """Start a host that does what `orders` say."""
@@ -208,6 +219,12 @@ class Stage:
         if relay is not None:
             flags = ("--relay", relay.url if isinstance(relay, Host) else relay, *flags)
         return self.geomail("run", *flags, **settings)
+
+    def burst(self, *flags: str, relay: Host | str | None = None, **settings: object) -> str:
+        """Run a burst that has to end with 0, and return its last line."""
+        worker = self.worker("--burst", *flags, relay=relay, **settings)
+        assert worker.wait(60) == 0, worker.stderr
+        return worker.stdout.splitlines()[-1]
 
     def geomail(self, *words: str, **settings: object) -> Process:
         """Start any command of geomail."""
@@ -223,6 +240,13 @@ class Stage:
         process = self.geomail(*words, **settings)
         assert process.wait() == status, process.stderr
         return process.stdout
+
+    def refusal(self, *words: str, status: int = 1, **settings: object) -> str:
+        """Run a command of geomail that has to fail, and return the one line that it says."""
+        process = self.geomail(*words, **settings)
+        assert process.wait() == status, process.stderr
+        assert process.stderr.count("\n") == 1, process.stderr
+        return process.stderr
 
     def push(self, jobs: Iterable[object]) -> int:
         """LPUSH jobs as producers do, maps as JSON; return how many."""

@@ -1,0 +1,1 @@
+"""Scenarios: geomail as a process, real servers around it, and one thing that breaks a file."""
