@@ -125,6 +125,7 @@ class Lane:
     def put(self, delivery: Delivery) -> None:
         """Queue a delivery; wake an idle sender or start one where there may be one more."""
         self.in_hand += 1
+        self.house.bytes_in_hand += len(delivery.slot.payload)
         self.ready.append(delivery)
         self._call_sender()
 
@@ -145,14 +146,14 @@ class Lane:
 
     def done(self, delivery: Delivery, outcomes: list[Outcome]) -> None:
         """Report what became of a delivery."""
-        self.in_hand -= 1
+        self._let_go(delivery)
         self.house.report(delivery, outcomes, self)
         if self.in_hand * 2 <= self._wanted():
             self.house.want_more()
 
     def drop(self, delivery: Delivery) -> None:
         """Forget a delivery whose lease is lost: somebody else has it by now."""
-        self.in_hand -= 1
+        self._let_go(delivery)
         metrics.count("lease_lost")
         log.warning("lease_lost", id=delivery.slot.id, host=self.name)
 
@@ -160,8 +161,13 @@ class Lane:
         """Return all ready deliveries and keep none."""
         taken = list(self.ready)
         self.ready.clear()
-        self.in_hand -= len(taken)
+        for delivery in taken:
+            self._let_go(delivery)
         return taken
+
+    def _let_go(self, delivery: Delivery) -> None:
+        self.in_hand -= 1
+        self.house.bytes_in_hand -= len(delivery.slot.payload)
 
     # ---- the host's health
 

@@ -31,6 +31,7 @@ class Lanes:
         self.settings = settings
         self.report = report
         self.is_draining = False
+        self.bytes_in_hand = 0
         self._stranded = stranded
         self._pool = Pool(settings.concurrency)
         self.news = Event()
@@ -65,6 +66,8 @@ class Lanes:
 
     def room(self) -> int:
         """Return how many more deliveries all open lanes can use soon."""
+        if self.bytes_in_hand >= self.settings.memory_mb * 1_000_000:
+            return 0
         now = time.monotonic()
         return sum(lane.room(now) for lane in self.lanes)
 

@@ -28,7 +28,7 @@ class Route:
         return None
 
     def room(self, now: float) -> int:
-        """Return how many more deliveries this route can use soon."""
+        """Return how many more deliveries this route's lanes can use soon."""
         return sum(lane.room(now) for lane in self.lanes)
 
     def opens_in_s(self, now: float) -> float:
