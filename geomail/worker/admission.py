@@ -18,8 +18,9 @@ from geomail.delivery.lane import Delivery
 from geomail.delivery.lanes import Lanes
 from geomail.delivery.pace import is_too_old
 from geomail.delivery.route import Route, names
-from geomail.errors import PayloadError
+from geomail.errors import ConfigError, PayloadError
 from geomail.job import Address, CallTask, Email, HttpTask, Job, decode
+from geomail.job.addresses import mailbox
 from geomail.queue import (
     Dead,
     JobState,
@@ -52,9 +53,12 @@ class Admission:
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Take new settings."""
-        self._settings = settings
+        """Take new settings. Raises ConfigError for a sender that is no address."""
+        bare = settings.redirect_to
+        if bare is not None and _mailbox(bare, "redirect_to").addr != bare:
+            raise ConfigError(f"redirect_to must be an address without a name, not {bare!r}")
         self._senders = {name: _sender(settings, relay) for name, relay in settings.relays.items()}
+        self._settings = settings
 
     def admit(self, queue: Queue, slot: Slot) -> None:
         """Put the delivery of `slot` into a lane, or settle it otherwise."""
@@ -173,8 +177,15 @@ def _not_yet(job: HttpTask | CallTask) -> str:
 
 
 def _sender(settings: Settings, relay: Relay) -> Address | None:
-    """Return --from, else the relay's login when it is an address (with name when given so)."""
+    """Return --from, else the relay's login when it is an address."""
     if settings.sender is not None:
-        return Address(settings.sender)
+        return _mailbox(settings.sender, "from")
     users = [member.user for member in relay.members if member.user and "@" in member.user]
-    return Address(users[0]) if users else None
+    return _mailbox(users[0], "the relay's login") if users else None
+
+
+def _mailbox(text: str, setting: str) -> Address:
+    try:
+        return mailbox(text, setting)
+    except PayloadError as error:
+        raise ConfigError(str(error)) from None

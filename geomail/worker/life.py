@@ -166,17 +166,17 @@ class Worker:
         self._stop.set()
 
     def _on_hangup(self) -> None:
+        with suppress(OSError):
+            self.settler.delivery_log.reopen()
         try:
             settings = self.settings.again()
             require_relays(settings)
+            self.admission.configure(settings)
         except GeomailError as error:
-            log.error("reload_failed", why=str(error))
-            settings = self.settings
-        with suppress(OSError):
-            self.settler.delivery_log.reopen()
+            log.error("reload_failed", why=str(error), hint="the old settings stay in force")
+            return
         self.settings = self.settler.settings = settings
         self.lanes.configure(settings)
-        self.admission.configure(settings)
         log.info("reloaded", relays=",".join(lane.name for lane in self.lanes.lanes))
 
     # ---- the end

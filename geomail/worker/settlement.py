@@ -55,7 +55,7 @@ def _judged(
 ) -> Verdict:
     slot, old = delivery.slot, delivery.slot.state
     fates = {outcome.fate for outcome in outcomes}
-    tries = old.tries + (Fate.LATER in fates)
+    tries = old.tries + (not fates.isdisjoint({Fate.LATER, Fate.NEVER}))
     unknown = old.unknown + (Fate.UNKNOWN in fates)
     retries = settings.retries if delivery.email.retries is None else delivery.email.retries
     since_ms = old.retried_ms or slot.first_seen_ms
