@@ -104,24 +104,21 @@ class Sink:
         self._on_mail = on_mail
         self._record = _Record(record) if record else None
         self._tries: Counter[str] = Counter()
-        self._server = StreamServer(listen, self._converse, backlog=1024, spawn=Pool())
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Return host and port that the sink listens on."""
-        return str(self._server.server_host), int(self._server.server_port or 0)
+        self._server: StreamServer | None = None
+        self.address = listen
 
     def start(self) -> Self:
-        """Listen. Raises ConfigError when the address can't be had."""
-        try:
-            self._server.start()
-        except OSError as error:
-            raise ConfigError(f"can't listen on {self._server.address}: {error.strerror}") from None
+        """Listen; `address` holds the real port then. Raises ConfigError when that can't be."""
+        listener = _listener(self.address)
+        self.address = listener.getsockname()[:2]
+        self._server = StreamServer(listener, self._converse, spawn=Pool())
+        self._server.start()
         return self
 
     def stop(self) -> None:
         """Close the door and all connections, write what is to be recorded."""
-        self._server.stop(timeout=0)
+        if self._server:
+            self._server.stop(timeout=0)
         if self._record:
             self._record.close()
 
@@ -289,6 +286,19 @@ _AT_THE_DOT: Mapping[str, Callable[[_Conversation, float], list[Event]]] = {
     "junk": _Conversation._talk_nonsense,
     "twice": _Conversation._repeat,
 }
+
+
+def _listener(address: tuple[str, int]) -> socket.socket:
+    host, port = address
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from None
+    return listener
 
 
 def _number(text: str | None) -> float:

@@ -1,1 +1,1 @@
-"""The language: replies, the client's and the server's conversation, login, data; no socket, no clock."""
+"""The language: replies, the client's and the server's half, login, data; no socket, no clock."""
