@@ -10,6 +10,7 @@ Decisions are made by the first digit; the enhanced code (RFC 2034, RFC 3463) is
 """
 
 import re
+from collections.abc import Iterator
 
 import msgspec
 
@@ -73,13 +74,13 @@ class ReplyReader:
         """True when no byte of an unfinished reply is kept."""
         return not self._buffer and not self._lines
 
-    def feed(self, data: bytes) -> list[Reply]:
-        """Return the replies that `data` completes, in order.
+    def feed(self, data: bytes) -> Iterator[Reply]:
+        """Yield the replies that `data` completes, in order; to be iterated to its end.
 
-        Raises ProtocolError for bytes that can't be a reply; the reader is useless after that.
+        Raises ProtocolError at the bytes that can't be a reply, behind all replies that came before
+        them; the reader is useless after that.
         """
         buffer = self._buffer + data if self._buffer else data
-        replies: list[Reply] = []
         position = 0
         while (end := buffer.find(b"\n", position)) >= 0:
             line = buffer[position : end + 1]
@@ -87,12 +88,11 @@ class ReplyReader:
             if reply is None:
                 reply = self._read(line)
             if reply is not None:
-                replies.append(reply)
+                yield reply
             position = end + 1
         self._buffer = buffer[position:]
         if len(self._buffer) > LINE_LIMIT:
             raise ProtocolError(f"a reply line of more than {LINE_LIMIT} bytes")
-        return replies
 
     def _read(self, line: bytes) -> Reply | None:
         match = _LINE.fullmatch(line)
