@@ -1,0 +1,160 @@
+"""The README is true: its tables are generated, and every example in it is executed."""
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from geomail import config, job, usage
+from geomail.queue import Link, Queue
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("GEOMAIL_")},
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [line.partition("  #")[0].strip().removesuffix("&") for line in lines]
+
+
+def test_the_settings_are_those_of_config() -> None:
+    assert config.settings_table() in README
+
+
+def test_the_demo_runs_in_a_new_virtual_environment(tmp_path: Path) -> None:
+    command = next(line for line in commands() if line.startswith("scripts/demo"))
+    done = subprocess.run(
+        [ROOT / command.strip(), "--count", "300"],
+        env={**ENVIRONMENT, "GEOMAIL_VENV": str(tmp_path / "venv")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "delivered" in done.stdout
+
+
+def test_both_commands_of_a_fresh_machine_are_there() -> None:
+    for name in ("scripts/demo", "scripts/test"):
+        assert name in [line.strip() for line in commands()]
+        assert os.access(ROOT / name, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    "line", [line.strip() for line in commands() if line.startswith("geomail ")]
+)
+def test_every_command_can_be_typed(line: str) -> None:
+    given = usage.read(shlex.split(line)[1:])
+    config.load(given, {"GEOMAIL_RELAY_PASSWORD": "secret"}, places=())
+
+
+def test_the_first_steps_deliver_a_mail(redis_url: str, tmp_path: Path) -> None:
+    block = next(block for block in blocks("sh") if "geomail send" in block)
+    steps = [line for line in block.splitlines() if line.startswith("geomail ")]
+    script = "\n".join(["trap 'kill $(jobs -p); wait' EXIT", *steps, "read _"])
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    process = subprocess.Popen(
+        ["bash", "-c", script.replace(":2525", f":{port}")],
+        cwd=ROOT,
+        env={**ENVIRONMENT, "GEOMAIL_REDIS": redis_url, "GEOMAIL_DATA": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        queue = Queue(Link(redis_url))
+        until(lambda: queue.counts().stats.get("delivered") == 1)
+    finally:
+        output, _ = process.communicate("\n", timeout=30)
+    assert "is on queue:email" in output
+
+
+def test_the_python_producer_makes_a_mail(redis_url: str) -> None:
+    pytest.importorskip("redis")
+    (code,) = blocks("python")
+    exec(code.replace("redis.Redis()", f"redis.Redis.from_url({redis_url!r})"), {})
+    queue = Queue(Link(redis_url))
+    queue.register()
+    (slot,) = queue.take(10).slots
+    email = job.decode(slot.payload)
+    assert isinstance(email, job.Email)
+    assert email.recipients == ["ann@example.org", "bo@example.org"]
+    assert email.subject == "Grüße"
+
+
+def test_the_php_producer_makes_a_mail(needs_program: Callable[[str], str]) -> None:
+    (code,) = blocks("php")
+    fake = "class Out { function lPush($list, $payload) { echo $payload; } } $redis = new Out;"
+    done = subprocess.run(
+        [needs_program("php"), "-r", fake + code], capture_output=True, check=True, timeout=30
+    )
+    email = job.decode(done.stdout)
+    assert isinstance(email, job.Email)
+    assert email.to == [job.Address("ann@example.org", "Ann")]
+    assert email.text == "It works."
+
+
+def test_the_file_is_understood(tmp_path: Path) -> None:
+    (text,) = blocks("toml")
+    place = tmp_path / "geomail.toml"
+    place.write_text(text, "utf-8")
+    settings = config.load({"--config": str(place)}, {"GEOMAIL_RELAY_PASSWORD": "x"}, places=())
+    assert settings.concurrency == 50
+    assert [member.host for member in settings.relays["default"].members] == [
+        "mail1.example.com",
+        "mail2.example.com",
+    ]
+    config.require_relays(settings)
+
+
+def test_the_keys_of_the_table_are_understood() -> None:
+    payload = {
+        "to": "ann@example.org",
+        "from": "news@example.com",
+        "cc": [],
+        "bcc": None,
+        "reply_to": "a@example.org",
+        "return_path": "",
+        "subject": "s",
+        "text": "t",
+        "html": "<p>t</p>",
+        "attachments": [{"filename": "a.txt", "content": "YQ==", "type": "text/plain"}],
+        "headers": {"X-Tag": "a"},
+        "relay": "default",
+        "send_at": "2030-01-01T09:00:00Z",
+        "expires_at": 1893456000,
+        "retries": 5,
+        "id": "order-4711",
+        "charset": "utf-8",
+    }
+    rows = re.findall(r"^\| (`.*?) \|", README.split("## What a payload may say")[1], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named - payload.keys() == {"mail_from", "rcpt_to", "raw"}
+    assert isinstance(job.decode(json.dumps(payload).encode()), job.Email)
+
+
+def until(is_so: Callable[[], bool], within_s: float = 20.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        time.sleep(0.02)
