@@ -88,7 +88,7 @@ class Session:
         self._wire: _PlainWire | _TlsWire | None = None
         self._socket: gevent.socket.socket | None = None
         self._is_expired = False
-        self._replies = 0
+        self._replies = -1  # the greeting is awaited before anything is written
 
     def open(self) -> Lost | None:
         """Connect and speak up to the first MAIL; return None, or why it can't be done."""
