@@ -2,7 +2,8 @@
 
 A mechanism is a generator of responses: it is sent each decoded challenge and yields what to
 answer, first the initial response or None where the server speaks first. It knows neither base64
-nor lines.
+nor lines. A challenge beyond its last response is a ProtocolError, so no server can ask for ever.
+
 PLAIN is RFC 4616; LOGIN has no RFC, and asks for the name and the password in two challenges.
 """
 
@@ -28,6 +29,8 @@ class Login(msgspec.Struct, frozen=True):
 
 def plain(login: Login) -> Exchange:
     """Yield the one response of PLAIN (RFC 4616): authzid, authcid and password."""
+    if "\0" in login.user + login.password:
+        raise ProtocolError("AUTH PLAIN: a NUL in the user or the password")
     yield b"\0" + login.user.encode() + b"\0" + login.password.encode()
     raise ProtocolError("AUTH PLAIN: the server asks for a second response")
 

@@ -46,7 +46,6 @@ from geomail.smtp.events import (
 from geomail.smtp.reply import Reply, ReplyReader
 
 COMMAND_LIMIT = 512
-_CHALLENGES_LIMIT = 8
 
 
 class Client:
@@ -74,7 +73,6 @@ class Client:
         self._mechanisms: list[str] = []
         self._exchange: auth.Exchange | None = None
         self._response: bytes | None = None  # an initial response too long for the AUTH line
-        self._challenges = 0
         self._handlers: dict[Awaited, Callable[[Reply], None]] = {
             Awaited.GREETING: self._on_greeting,
             Awaited.EHLO: self._on_ehlo,
@@ -113,7 +111,10 @@ class Client:
                 if self.phase is Phase.HANDSHAKE and not self._reader.is_empty:
                     self._injected()
             except ProtocolError as error:
-                self._lose(Cause.OUT_OF_STEP, str(error))
+                if self.phase is Phase.HANDSHAKE:
+                    self._injected()
+                else:
+                    self._lose(Cause.OUT_OF_STEP, str(error))
         self._events = []
         return events
 
@@ -144,6 +145,7 @@ class Client:
         phase = self.awaited[0] if self.awaited else None
         lost = Lost(cause, phase, text, reply)
         self.phase = Phase.LOST
+        self._out.clear()
         self._events.append(lost)
 
     # ---- what the owner of the connection asks for
@@ -190,7 +192,7 @@ class Client:
         Nothing is written (RFC 1870, RFC 6152, RFC 6531; RFC 5321 section 4.1.2 for the addresses).
         """
         limit = self.capabilities.get("SIZE", "")
-        if limit.isdigit() and 0 < int(limit) < len(letter.content):
+        if limit.isdecimal() and 0 < int(limit) < len(letter.content):
             return _refuse("5.3.4", f"{len(letter.content)} octets, and the host takes {limit}")
         if letter.eight_bit and not self.eight_bit:
             return _refuse("5.6.3", "8-bit content, and the host does not announce 8BITMIME")
@@ -212,8 +214,9 @@ class Client:
         self._say_hello()
 
     def quit(self) -> None:
-        """Say QUIT when the conversation is in a state to hear it."""
-        if self.phase in (Phase.READY, Phase.OPENING) and not self.awaited:
+        """Say QUIT where it can be heard: between messages, never as content behind a 354."""
+        is_idle = not self.awaited and not self.unfinished
+        if self.phase in (Phase.READY, Phase.OPENING) and is_idle:
             self.phase = Phase.LEAVING
             self._command(Awaited.QUIT, b"QUIT\r\n")
 
@@ -222,7 +225,8 @@ class Client:
     def _take(self, reply: Reply) -> bool:
         """Act on one reply; return whether the conversation goes on."""
         awaited = self.awaited
-        if not awaited or self.phase is Phase.HANDSHAKE:
+        # What waits in _out answers the reply before this one: the server can't have read it yet.
+        if not awaited or self._out or self.phase is Phase.HANDSHAKE:
             if self.phase is Phase.HANDSHAKE:
                 self._injected()
             elif reply.code == 421:
@@ -346,9 +350,12 @@ class Client:
     def _learn(self, reply: Reply) -> None:
         capabilities: dict[str, str] = {}
         for line in reply.lines[1:]:
-            keyword, _, rest = line.strip().replace("=", " ", 1).partition(" ")
-            known = capabilities.get(keyword.upper())
-            capabilities[keyword.upper()] = f"{known} {rest}" if known else rest
+            keyword, _, rest = line.strip().partition(" ")
+            keyword = keyword.upper()
+            if keyword.startswith("AUTH="):  # older than RFC 4954, and still announced
+                keyword, rest = "AUTH", f"{keyword[5:]} {rest}".rstrip()
+            known = capabilities.get(keyword)
+            capabilities[keyword] = f"{known} {rest}" if known else rest
         self.capabilities = capabilities
         self.eight_bit = "8BITMIME" in capabilities
         self.pipelining = "PIPELINING" in capabilities and self.policy.pipeline != "off"
@@ -381,9 +388,12 @@ class Client:
 
     def _try_mechanism(self, login: auth.Login) -> None:
         name = self._mechanisms.pop(0)
-        self._challenges = 0
         self._exchange = auth.MECHANISMS[name](login)
-        self._response = next(self._exchange)
+        try:
+            self._response = next(self._exchange)
+        except ProtocolError as error:
+            self._lose_at(Awaited.AUTH, Cause.LOGIN, str(error))
+            return
         line = f"AUTH {name}".encode()
         if self._response is not None:
             encoded = base64.b64encode(self._response) or b"="
@@ -393,13 +403,14 @@ class Client:
         self._command(Awaited.AUTH, line + b"\r\n")
 
     def _respond(self, reply: Reply) -> None:
-        self._challenges += 1
-        if self._exchange is None or self._challenges > _CHALLENGES_LIMIT:
-            raise ProtocolError("AUTH: a challenge too many")
         response, self._response = self._response, None
-        if response is None:
-            response = self._exchange.send(_challenge(reply)) or b""
-        self._command(Awaited.AUTH, base64.b64encode(response) + b"\r\n")
+        try:
+            if response is None and self._exchange is not None:
+                response = self._exchange.send(_challenge(reply))
+        except ProtocolError as error:
+            self._lose_at(Awaited.AUTH, Cause.LOGIN, str(error), reply)
+            return
+        self._command(Awaited.AUTH, base64.b64encode(response or b"") + b"\r\n")
 
     def _become_ready(self) -> None:
         self.phase = Phase.READY

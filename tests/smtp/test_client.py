@@ -1,0 +1,438 @@
+"""The client's rules one by one, and as a whole: against our server, and against any at all."""
+
+from collections import deque
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geomail.errors import ProtocolError
+from geomail.letter import Letter
+from geomail.smtp import answers, paths
+from geomail.smtp import policy as served
+from geomail.smtp.answers import Answer
+from geomail.smtp.client import Client, is_safe_path
+from geomail.smtp.data import stuff
+from geomail.smtp.events import Cause, ContentWanted, Event, Finished, Lost, Policy, Transaction
+from geomail.smtp.server import Mail, Server
+
+HELLO = Letter("a@a.example", ("b@b.example",), b"Subject: 1\r\n\r\nHello\r\n", False, False)
+ENVELOPE = b"250 ok\r\n250 ok\r\n354 go\r\n"
+
+
+def greeted(*extensions: str, policy: Policy | None = None) -> Client:
+    """Return a client that has heard EHLO's reply, with nothing left to write."""
+    client = Client(policy or Policy("client.example"))
+    client.receive(b"220 mx.example\r\n")
+    assert write(client) == b"EHLO client.example\r\n"
+    lines = ["mx.example", *extensions]
+    replies = [f"250-{line}" for line in lines[:-1]] + [f"250 {lines[-1]}"]
+    client.receive("".join(f"{line}\r\n" for line in replies).encode())
+    return client
+
+
+def write(client: Client) -> bytes:
+    """Take the output as a kernel that takes everything."""
+    out = client.output()
+    client.wrote(len(out))
+    return out
+
+
+# ---- what the server announces
+
+
+@pytest.mark.parametrize(
+    ("extensions", "capabilities"),
+    [
+        ([], {}),
+        (["SIZE"], {"SIZE": ""}),
+        (["Size 1000", "pipelining"], {"SIZE": "1000", "PIPELINING": ""}),
+        (["AUTH=PLAIN", "AUTH LOGIN"], {"AUTH": "PLAIN LOGIN"}),
+        (["AUTH=LOGIN PLAIN"], {"AUTH": "LOGIN PLAIN"}),
+        (["X-A=b c", "", "???", "ü"], {"X-A=B": "c", "": "", "???": "", "Ü": ""}),
+        (["LIMITS MAILMAX=5 RCPTMAX=7"], {"LIMITS": "MAILMAX=5 RCPTMAX=7"}),
+    ],
+)
+def test_what_is_announced_is_known(extensions: list[str], capabilities: dict[str, str]) -> None:
+    assert greeted(*extensions).capabilities == capabilities
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "found"),
+    [("off", (False, False)), ("message", (True, False)), ("overlap", (True, True))],
+)
+def test_pipelining_needs_both_sides(pipeline: str, found: tuple[bool, bool]) -> None:
+    policy = Policy("client.example", pipeline=pipeline)
+    client = greeted("PIPELINING", policy=policy)
+    assert (client.pipelining, client.overlaps) == found
+    client = greeted("SIZE", policy=policy)
+    assert (client.pipelining, client.overlaps) == (False, False)
+
+
+# ---- what is never written
+
+
+def letter(
+    *,
+    mail_from: str = "a@a.example",
+    recipient: str = "b@b.example",
+    content: bytes = HELLO.content,
+    eight_bit: bool = False,
+    smtputf8: bool = False,
+) -> Letter:
+    """Make a letter that differs from a plain one in what is given."""
+    return Letter(mail_from, ("c@c.example", recipient), content, eight_bit, smtputf8)
+
+
+@pytest.mark.parametrize(
+    ("extensions", "sent", "enhanced"),
+    [
+        (["SIZE 20"], letter(), "5.3.4"),
+        (["SIZE 21"], letter(), None),
+        (["SIZE 0"], letter(), None),
+        (["SIZE"], letter(), None),
+        (["SIZE about 20"], letter(), None),
+        (["SIZE -1"], letter(), None),
+        (["SIZE ²"], letter(), None),
+        (["SIZE 20", "SIZE 20"], letter(), None),
+        (["SIZE " + "9" * 4000], letter(), None),
+        (["SIZE"], letter(eight_bit=True), "5.6.3"),
+        (["8BITMIME"], letter(eight_bit=True), None),
+        (["8BITMIME"], letter(recipient="ö@b.example", smtputf8=True), "5.6.7"),
+        (["SMTPUTF8"], letter(recipient="ö@b.example", smtputf8=True), None),
+        ([], letter(mail_from=""), None),
+        ([], letter(recipient='"b c"@b.example'), None),
+        ([], letter(recipient='"b\\"<c>"@b.example'), None),
+        ([], letter(recipient="a..b@b.example"), None),
+        ([], letter(recipient="xxx.@b.example"), None),
+        ([], letter(recipient="b c@b.example"), "5.1.3"),
+        ([], letter(recipient="<b@b.example>"), "5.1.3"),
+        ([], letter(recipient="b@b.example>"), "5.1.3"),
+        ([], letter(recipient="b@b.example\r\nRSET"), "5.1.3"),
+        ([], letter(recipient='"b\r\nRSET"@b.example'), "5.1.3"),
+        ([], letter(recipient='"b@b.example'), "5.1.3"),
+        ([], letter(recipient='"b"@b.example> SIZE=1'), "5.1.3"),
+        ([], letter(mail_from="a@a.example> BODY=8BITMIME"), "5.1.3"),
+        *[([], letter(recipient=f"b{chr(c)}@b.example"), "5.1.3") for c in (*range(33), 127)],
+    ],
+)
+def test_what_the_server_can_not_be_given(
+    extensions: list[str], sent: Letter, enhanced: str | None
+) -> None:
+    client = greeted(*extensions)
+    refusal = client.refusal(sent)
+    assert (refusal and refusal.enhanced) == enhanced
+    assert refusal is None or (refusal.is_permanent and refusal.code == 554)
+    assert client.output() == b""
+    assert not client.unfinished
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=30))
+def test_no_safe_path_says_more_than_an_address(address: str) -> None:
+    if is_safe_path(address):
+        line = f"<{address}>".encode()
+        assert not set(line) & {*range(32), 127}
+        found = paths.read_rcpt(b"TO:" + line)
+        assert found is None or found[0] in (None, address)
+        assert found is None or found[1] == []
+
+
+@pytest.mark.parametrize(
+    ("extensions", "sent", "line"),
+    [
+        ([], letter(), b"MAIL FROM:<a@a.example>\r\n"),
+        ([], letter(mail_from=""), b"MAIL FROM:<>\r\n"),
+        (["SIZE 9999"], letter(content=b".\r\n" * 7), b"MAIL FROM:<a@a.example> SIZE=21\r\n"),
+        (["8BITMIME", "SMTPUTF8"], letter(), b"MAIL FROM:<a@a.example>\r\n"),
+        (["8BITMIME"], letter(eight_bit=True), b"MAIL FROM:<a@a.example> BODY=8BITMIME\r\n"),
+        (
+            ["SIZE", "8BITMIME", "SMTPUTF8"],
+            letter(mail_from="ä@a.example", eight_bit=True, smtputf8=True),
+            "MAIL FROM:<ä@a.example> SIZE=21 BODY=8BITMIME SMTPUTF8\r\n".encode(),
+        ),
+    ],
+)
+def test_mail_has_the_parameters_that_were_announced(
+    extensions: list[str], sent: Letter, line: bytes
+) -> None:
+    client = greeted(*extensions)
+    client.begin(sent, None)
+    assert client.output() == line
+
+
+# ---- what can't be asked for
+
+
+def test_nothing_begins_before_ready() -> None:
+    client = Client(Policy("client.example"))
+    with pytest.raises(ProtocolError, match="while opening"):
+        client.begin(HELLO, None)
+    assert client.output() == b""
+
+
+@pytest.mark.parametrize("extension", ["PIPELINING", "SIZE"])
+def test_nothing_begins_inside_an_envelope(extension: str) -> None:
+    client = greeted(extension)
+    client.begin(HELLO, None)
+    write(client)
+    with pytest.raises(ProtocolError):
+        client.begin(HELLO, None)
+
+
+def test_nothing_begins_between_354_and_content() -> None:
+    client = greeted("PIPELINING")
+    first = client.begin(HELLO, None)
+    write(client)
+    assert client.receive(ENVELOPE) == [ContentWanted(first)]
+    with pytest.raises(ProtocolError):
+        client.begin(HELLO, None)
+
+
+def test_content_is_written_once_and_after_354() -> None:
+    client = greeted("PIPELINING")
+    first = client.begin(HELLO, None)
+    write(client)
+    with pytest.raises(ProtocolError):
+        client.content(first)
+    client.receive(ENVELOPE)
+    client.content(first)
+    with pytest.raises(ProtocolError):
+        client.content(first)
+    assert client.output() == stuff(HELLO.content)
+
+
+def test_no_handshake_that_nobody_agreed_on() -> None:
+    with pytest.raises(ProtocolError):
+        greeted("STARTTLS", policy=Policy("client.example", tls="never")).tls_started()
+
+
+# ---- leaving
+
+
+def test_quit_is_never_content() -> None:
+    client = greeted("PIPELINING")
+    client.begin(HELLO, None)
+    write(client)
+    client.receive(ENVELOPE)
+    client.quit()
+    assert client.output() == b""
+
+
+def test_quit_waits_for_no_answer_of_others() -> None:
+    client = greeted("PIPELINING")
+    client.begin(HELLO, None)
+    write(client)
+    client.quit()
+    assert client.output() == b""
+
+
+def test_quit_is_said_once() -> None:
+    client = greeted()
+    client.quit()
+    assert write(client) == b"QUIT\r\n"
+    client.quit()
+    assert client.output() == b""
+    assert client.receive(b"221 bye\r\n")[-1] == client_lost(Cause.CLOSED, "221 bye")
+    client.quit()
+    assert client.output() == b""
+
+
+def client_lost(cause: Cause, text: str) -> object:
+    """Match the end of a conversation by cause and text."""
+
+    class End:
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Lost) and (other.cause, other.text) == (cause, text)
+
+        __hash__ = None  # type: ignore[assignment] # is only compared
+
+    return End()
+
+
+def test_after_the_end_nothing_is_read_or_written() -> None:
+    client = greeted("PIPELINING")
+    client.begin(HELLO, None)
+    assert client.cut(Cause.TIMEOUT, "too late") == [client_lost(Cause.TIMEOUT, "too late")]
+    assert client.is_lost
+    assert client.output() == b""
+    assert client.receive(b"250 ok\r\n") == []
+    assert client.receive(b"") == []
+    assert [t.letter for t in client.unfinished] == [HELLO]
+
+
+# ---- the last byte
+
+
+def test_sent_whole_is_true_from_the_last_byte_on() -> None:
+    client = greeted("PIPELINING")
+    first = client.begin(HELLO, None)
+    assert not client.sent_whole(first)
+    write(client)
+    client.receive(ENVELOPE)
+    assert not client.sent_whole(first)
+    client.content(first)
+    second = client.begin(HELLO, None)
+    out = client.output()
+    for taken in range(1, len(out) + 1):
+        client.wrote(1)
+        assert client.sent_whole(first) == (taken >= len(stuff(HELLO.content)))
+        assert not client.sent_whole(second)
+
+
+# ---- against our own server
+
+
+@st.composite
+def deliveries(draw: st.DrawFn) -> list[Letter]:
+    """Make letters, some to recipients that the server refuses."""
+    words = st.sampled_from(["ok", "ok", "never", "later", "twice"])
+    lines = st.lists(st.sampled_from([b"", b".", b"..", b"a", b".a"]), max_size=5)
+    found = []
+    for number in range(draw(st.integers(1, 5))):
+        names = draw(st.lists(words, min_size=1, max_size=4))
+        mail_from = draw(st.sampled_from(["", "a@a.example", "never@a.example"]))
+        content = b"".join(line + b"\r\n" for line in draw(lines))
+        recipients = tuple(f"{name}{n}@{number}.example" for n, name in enumerate(names))
+        found.append(Letter(mail_from, recipients, content, False, False))
+    return found
+
+
+def refuse(address: str) -> Answer | None:
+    """Refuse what an address asks to be refused."""
+    if address.startswith("never"):
+        return Answer(550, "5.1.1", "never")
+    return Answer(450, "4.2.0", "later") if address.startswith("later") else None
+
+
+class Dialogue:
+    """A client and a server, and nothing but memory between them."""
+
+    def __init__(
+        self, policy: Policy, policy_of_server: served.Policy, data: st.DataObject
+    ) -> None:
+        self.client, self.server = Client(policy), Server(policy_of_server)
+        self.taken: list[Mail] = []
+        self.finished: list[Transaction] = []
+        self._data = data
+
+    def send(self, letters: list[Letter]) -> None:
+        """Send all letters as a sender would."""
+        waiting, wanted, client = deque(letters), deque[Transaction](), self.client
+        for _ in count():
+            events = self._turn()
+            self.finished += [e.transaction for e in events if isinstance(e, Finished)]
+            assert not any(isinstance(e, Lost) for e in events)
+            wanted.extend(e.transaction for e in events if isinstance(e, ContentWanted))
+            if client.awaited:
+                continue
+            is_idle = not wanted
+            if wanted:
+                client.content(wanted.popleft())
+            if waiting and (is_idle or client.overlaps):
+                client.begin(waiting.popleft(), None)
+            elif is_idle:
+                return
+
+    def _turn(self) -> list[Event]:
+        out = self.client.output()
+        self.client.wrote(len(out))
+        for chunk in self._cut(out):
+            events = self.server.receive(chunk)
+            while events:
+                mail = events[-1]
+                assert isinstance(mail, Mail)
+                self.taken.append(mail)
+                events = self.server.answer(answers.OK)
+        found: list[Event] = []
+        for chunk in self._cut(self.server.output()):
+            found += self.client.receive(chunk)
+        return found
+
+    def _cut(self, block: bytes) -> list[bytes]:
+        cuts = sorted(
+            self._data.draw(st.sets(st.integers(1, len(block)), max_size=2)) if block else ()
+        )
+        chunks = [block[a:b] for a, b in zip([0, *cuts], [*cuts, len(block)], strict=True)]
+        return [chunk for chunk in chunks if chunk]
+
+
+@settings(max_examples=150)
+@given(
+    deliveries(),
+    st.sampled_from(["off", "message", "overlap"]),
+    st.booleans(),
+    st.booleans(),
+    st.data(),
+)
+def test_our_server_takes_what_we_send(
+    letters: list[Letter],
+    pipeline: str,
+    is_extended: bool,
+    is_pipelining: bool,
+    data: st.DataObject,
+) -> None:
+    policy = served.Policy(
+        extended=is_extended,
+        pipelining=is_pipelining,
+        check_sender=refuse,
+        check_recipient=refuse,
+    )
+    dialogue = Dialogue(Policy("client.example", pipeline=pipeline), policy, data)
+    dialogue.send(letters)
+    expected = [
+        (one.mail_from, names, one.content)
+        for one in letters
+        if (names := tuple(r for r in one.recipients if refuse(r) is None))
+        and not one.mail_from.startswith("never")
+    ]
+    assert [(m.mail_from, m.recipients, m.content) for m in dialogue.taken] == expected
+    assert [t.letter for t in dialogue.finished] == letters
+    assert dialogue.client.delivered == len(expected)
+
+
+# ---- against any server at all
+
+said = st.sampled_from(
+    [b"220", b"250", b"235", b"334", b"354", b"421", b"450", b"452", b"503", b"504", b"550", b"554"]
+)
+replies = st.one_of(
+    said.map(lambda code: code + b" ok\r\n"),
+    said.map(lambda code: code + b"-a\r\n" + code + b" PIPELINING\r\n"),
+    st.sampled_from(
+        [b"250-a\r\n250-PIPELINING\r\n250 AUTH PLAIN\r\n", ENVELOPE, b"junk\r\n", b"2"]
+    ),
+)
+LETTERS = [Letter("", ("b@b.example", "c@c.example"), b"CONTENT\r\n", False, False)] * 4
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from(["off", "message", "overlap"]),
+    st.sampled_from(["may", "never", "must"]),
+    st.lists(replies, max_size=30),
+)
+def test_no_server_makes_us_say_content_unasked(
+    pipeline: str, tls: str, blocks: list[bytes]
+) -> None:
+    client = Client(Policy("client.example", tls=tls, pipeline=pipeline))
+    waiting, wanted = list(LETTERS), list[Transaction]()
+    client.receive(b"220 mx.example\r\n")
+    for block in [b"250-a\r\n250 PIPELINING\r\n", *blocks, b""]:
+        out = client.output()
+        client.wrote(len(out))
+        events = client.receive(block)
+        wanted += [event.transaction for event in events if isinstance(event, ContentWanted)]
+        if client.awaited or client.is_lost or client.phase.name != "READY":
+            assert b"CONTENT" not in b"".join(client._out)
+            continue
+        is_idle = not wanted
+        while wanted:
+            assert wanted[0].data is not None
+            assert wanted[0].data.code == 354
+            assert wanted[0].has_recipients
+            client.content(wanted.pop())
+        if waiting and (is_idle or client.overlaps):
+            client.begin(waiting.pop(), None)
+    assert client.is_lost or client.phase.name == "HANDSHAKE"
+    assert client.output() == b""
