@@ -20,6 +20,7 @@ from geomail.job.kinds import Address
 from geomail.job.unknown import note_unknown
 
 MAX_RECIPIENTS = 1000
+_MAX_TEXT = 1_000_000
 
 _ATEXT = r"\w!#$%&'*+/=?^`{|}~.\-"
 _PLAIN = re.compile(
@@ -112,6 +113,8 @@ def unique(addrs: list[str]) -> list[str]:
 def _in_text(text: str, key: str) -> list[Address]:
     if _PLAIN.fullmatch(text) and len(text) < 256:
         return [Address(text)]
+    if len(text) > _MAX_TEXT:
+        raise PayloadError(f"{key}: more than {_MAX_TEXT:,} characters of addresses")
     line(text, key)
     found: list[Address] = []
     pos = 0

@@ -19,10 +19,11 @@ Reader = Callable[[object, str], object]
 
 MAX_LABEL = 1000
 MAX_RETRIES = 1000
+_MAX_ISO = 40
 _MAX_EPOCH_S = 100_000_000_000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{0,18})?", re.ASCII)
-_URL = re.compile(r"https?://[^/?#\s\x00-\x20]+[^\x00-\x20\x7f\ud800-\udfff]*", re.IGNORECASE)
+_URL = re.compile(r"https?://[^/?#\x00-\x20\x7f-\xa0]++[^\x00-\x20\x7f-\xa0]*+", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _KINDS = {
@@ -125,11 +126,11 @@ def moment(value: object, key: str) -> int:
 
 def _iso_ms(text: str, key: str) -> int:
     try:
-        at = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(text[:_MAX_ISO])
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
         at_ms = (at - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
         at_ms = -1
-    if at_ms < 0:
+    if at_ms < 0 or len(text) > _MAX_ISO:
         raise refused(key, "ISO 8601 (2030-01-31T09:00:00Z) or epoch seconds", text)
     return at_ms
