@@ -12,16 +12,16 @@ when the catcher has the whole mail, in the instant before it writes its 250.
 """
 
 import shlex
-import signal
-import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from geomail.demo.figures import BACKLOG, SINGLE, Figures, compare
+from geomail.demo.interrupts import Interrupts
 from geomail.demo.mails import SENDER, payload
 from geomail.demo.processes import Catcher, Worker
 from geomail.demo.screen import Moment, Progress, Screen
@@ -54,35 +54,65 @@ def run(count: int = 10_000) -> int:
     """
     screen = Screen()
     screen.title(f"geomail demo: {count:,} mails from Redis to SMTP")
-    with _obeying_signals(), tempfile.TemporaryDirectory(prefix="geomail-demo-") as folder:
-        return _tour(count, Path(folder), screen)
+    with (
+        Interrupts() as interrupts,
+        TemporaryDirectory(prefix="geomail-demo-") as folder,
+        ExitStack() as stack,
+    ):
+        try:
+            stage = _set_up(Path(folder), stack, interrupts, screen)
+            return _tour(count, stage, screen)
+        finally:
+            interrupts.hold()
 
 
-def _tour(count: int, folder: Path, screen: Screen) -> int:
-    with ExitStack() as stack:
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What a tour plays on; `start_worker` is the curtain."""
+
+    queue: Queue
+    catcher: Catcher
+    start_worker: Callable[[], Worker]
+    interrupts: Interrupts
+
+
+def _set_up(folder: Path, stack: ExitStack, interrupts: Interrupts, screen: Screen) -> _Stage:
+    with interrupts.held():
         redis = stack.enter_context(embedded.start_private(folder / "redis"))
-        screen.step("Redis", f"127.0.0.1:{redis.port}, append-only, its own")
+    screen.step("Redis", f"127.0.0.1:{redis.port}, append-only, its own")
+    with interrupts.held():
         catcher = stack.enter_context(Catcher(folder))
-        screen.step("sink", f"127.0.0.1:{catcher.port}, an SMTP server that takes all")
-        queue = Queue(Link(redis.url))
-        stack.callback(queue.close)
-        pushed_at = _push_backlog(queue, count, screen)
-        worker = stack.enter_context(_start_worker(folder, redis.url, catcher.port, screen))
-        stack.callback(_ignore_interrupts)  # the first to be called: nothing ends the end
-        with screen.progress() as progress:
-            cpu_us = _watch(queue, worker, count, progress)
-        if not worker.is_running():
-            raise GeomailError(f"the worker has ended by itself: {worker.last_words()}")
-        singles = _push_singles(queue, catcher, count)
-        spent = Spent(cpu_us, worker.peak_mb())
-        worker.drain()
-        catcher.stop()
-        figures = compare(pushed_at, singles, catcher.arrivals())
-        _show(screen, figures, spent, catcher.last_single())
+    screen.step("sink", f"127.0.0.1:{catcher.port}, an SMTP server that takes all")
+    queue = Queue(Link(redis.url))
+    stack.callback(queue.close)
+    flags = ["--relay", f"smtp://127.0.0.1:{catcher.port}", "--redis", redis.url]
+    flags += ["--from", SENDER, "--concurrency", str(CONCURRENCY)]
+
+    def start_worker() -> Worker:
+        screen.step("worker", shlex.join(["geomail", "run", *flags]))
+        with interrupts.held():
+            return stack.enter_context(Worker(folder / "worker", flags))
+
+    return _Stage(queue, catcher, start_worker, interrupts)
+
+
+def _tour(count: int, stage: _Stage, screen: Screen) -> int:
+    pushed_at = _push_backlog(stage, count, screen)
+    worker = stage.start_worker()
+    with screen.progress() as progress:
+        cpu_us = _watch(stage, worker, count, progress)
+    if not worker.is_running():
+        raise GeomailError(f"the worker has ended by itself: {worker.last_words()}")
+    singles = _push_singles(stage, count)
+    spent = Spent(cpu_us, worker.peak_mb())
+    worker.drain()
+    stage.catcher.stop()
+    figures = compare(pushed_at, singles, stage.catcher.arrivals())
+    _show(screen, figures, spent, stage.catcher.last_single())
     return 0 if not figures.lost and not figures.twice else 1
 
 
-def _push_backlog(queue: Queue, count: int, screen: Screen) -> list[float]:
+def _push_backlog(stage: _Stage, count: int, screen: Screen) -> list[float]:
     """Push the backlog; return when each mail was pushed (Unix time)."""
     pushed_at: list[float] = []
     size, spent_s = 0, 0.0
@@ -91,7 +121,8 @@ def _push_backlog(queue: Queue, count: int, screen: Screen) -> list[float]:
         payloads = [payload(BACKLOG, number) for number in numbers]
         size += sum(map(len, payloads))
         now = time.time()
-        queue.push(payloads)
+        stage.interrupts.check()
+        stage.queue.push(payloads)
         spent_s += time.time() - now
         pushed_at += [now] * len(payloads)
     php = count // 2
@@ -100,20 +131,14 @@ def _push_backlog(queue: Queue, count: int, screen: Screen) -> list[float]:
     return pushed_at
 
 
-def _start_worker(folder: Path, redis_url: str, port: int, screen: Screen) -> Worker:
-    flags = ["--relay", f"smtp://127.0.0.1:{port}", "--redis", redis_url]
-    flags += ["--from", SENDER, "--concurrency", str(CONCURRENCY)]
-    screen.step("worker", shlex.join(["geomail", "run", *flags]))
-    return Worker(folder / "worker", flags)
-
-
-def _watch(queue: Queue, worker: Worker, count: int, progress: Progress) -> float | None:
+def _watch(stage: _Stage, worker: Worker, count: int, progress: Progress) -> float | None:
     """Show how the backlog goes until it is through or stuck; return the CPU time a mail in µs."""
     looks: deque[tuple[float, int]] = deque(maxlen=_RATE_OVER)
     first: tuple[float | None, int] | None = None
     moved_at = time.monotonic()
     while True:
-        counts = queue.counts()
+        stage.interrupts.check()
+        counts = stage.queue.counts()
         cpu_s, now = worker.cpu_s(), time.monotonic()
         delivered = counts.stats.get("delivered", 0)
         if first is None and counts.workers:
@@ -146,14 +171,15 @@ def _cpu_us(first: tuple[float | None, int] | None, last: tuple[float | None, in
     return (last[0] - first[0]) / (last[1] - first[1]) * 1e6
 
 
-def _push_singles(queue: Queue, catcher: Catcher, count: int) -> list[float]:
+def _push_singles(stage: _Stage, count: int) -> list[float]:
     """Push mails one by one, each when the last has arrived; return when each was pushed."""
     pushed_at: list[float] = []
     while len(pushed_at) < min(_SINGLES, count):
         job = payload(SINGLE, len(pushed_at))
         pushed_at.append(time.time())
-        queue.push([job])
-        if catcher.next_line(_PATIENCE_S) is None:
+        stage.queue.push([job])
+        stage.interrupts.check()
+        if stage.catcher.next_line(_PATIENCE_S) is None:
             break
     return pushed_at
 
@@ -193,22 +219,3 @@ def _show(screen: Screen, figures: Figures, spent: Spent, last: bytes) -> None:
         screen.verdict(said, is_good=False)
     else:
         screen.verdict("nothing lost, nothing delivered twice", is_good=True)
-
-
-@contextmanager
-def _obeying_signals() -> Iterator[None]:
-    """End as Ctrl-C does, cleaning up, when told to by another signal; and undo that after."""
-    changed = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in changed}
-    for number in changed:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ignore_interrupts() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
