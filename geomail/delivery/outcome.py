@@ -13,6 +13,9 @@ answered for each: what becomes of the message (its fate), and whose trouble it 
     that has delivered before: it is used up             AGAIN       connection
     last byte taken by the kernel, no final reply        UNKNOWN     both (used up: connection)
 
+A refusal that was read before the connection went stands: of MAIL for all, of RCPT for that
+recipient. Only where the replies are out of step none is believed.
+
 AGAIN counts no try: the message goes back to its lane as if it had never left. UNKNOWN alone means
 that the message may have been delivered (`maybe_duplicate`), and it has tries of its own. The rule
 for a lost connection is that of the message in work: a second one, whose MAIL was not answered yet,
@@ -91,11 +94,15 @@ def judge_loss(
     """Return the outcomes of a transaction that was under way when its connection was lost.
 
     `is_sent_whole`: the kernel took the last byte of the content. `has_delivered`: a message went
-    through on this connection before. A recipient that was refused by name keeps its refusal.
+    through on this connection before. What was refused already keeps its refusal.
     """
+    is_in_step = lost.cause is not Cause.OUT_OF_STEP
+    mail = transaction.mail
+    if is_in_step and mail is not None and not mail.is_positive:
+        return [_by_reply(mail, Awaited.MAIL)] * len(transaction.letter.recipients)
     outcome = _by_loss(lost, transaction, is_sent_whole=is_sent_whole, has_delivered=has_delivered)
     outcomes = [outcome] * len(transaction.letter.recipients)
-    if outcome.fate is not Fate.AGAIN:
+    if is_in_step and outcome.fate is not Fate.AGAIN:
         for position, reply in enumerate(transaction.rcpt):
             if not reply.is_positive:
                 outcomes[position] = _by_reply(reply, Awaited.RCPT)
@@ -123,8 +130,8 @@ def _by_loss(
     lost: Lost, transaction: Transaction, *, is_sent_whole: bool, has_delivered: bool
 ) -> Outcome:
     blame = judge_host(lost, has_delivered=has_delivered)
-    is_final_reply = lost.reply is not None and lost.phase is Awaited.CONTENT
-    if is_sent_whole and not is_final_reply:
+    reply = lost.reply if lost.phase is Awaited.CONTENT else None
+    if is_sent_whole and (reply is None or reply.is_intermediate):
         fate = Fate.UNKNOWN
         blame = Blame.BOTH if blame is Blame.HOST else blame
     elif transaction.mail is None or blame is Blame.CONNECTION:

@@ -1,0 +1,89 @@
+"""Back-off doubles, stays below its cap and spreads; the window shrinks to a probe and recovers."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geomail.delivery.pace import JITTER, Backoff, Window, is_too_old, retry_delay_s
+
+chances = st.floats(0.0, 1.0, exclude_max=True)
+seconds = st.floats(0.001, 1e6)
+moments = st.floats(0.0, 1e9)
+MIDDLE = 0.5
+
+
+def test_backoff_doubles_up_to_its_cap() -> None:
+    backoff = Backoff(1.0, 20.0)
+    assert [backoff.fail(0.0, MIDDLE) for _ in range(7)] == [1, 2, 4, 8, 16, 20, 20]
+    assert backoff.failures == 7
+
+
+@given(seconds, seconds, st.lists(chances, min_size=1, max_size=200))
+def test_backoff_is_within_its_jitter(base_s: float, cap_s: float, rolls: list[float]) -> None:
+    backoff = Backoff(base_s, cap_s)
+    for number, chance in enumerate(rolls):
+        middle = min(base_s * 2.0**number, cap_s)
+        delay = backoff.fail(100.0, chance)
+        assert middle * (1 - JITTER) * 0.999 <= delay <= middle * (1 + JITTER) * 1.001
+        assert backoff.until == 100.0 + delay
+
+
+def test_a_host_that_never_answers_is_asked_for_ever() -> None:
+    backoff = Backoff(1.0, 300.0)
+    for _ in range(5000):
+        assert backoff.fail(0.0, MIDDLE) <= 300.0
+
+
+@given(moments, chances)
+def test_a_host_is_closed_until_its_time(now: float, chance: float) -> None:
+    backoff = Backoff()
+    assert not backoff.is_closed(now)
+    backoff.fail(now, chance)
+    assert backoff.is_closed(now)
+    assert not backoff.is_closed(backoff.until)
+
+
+@given(st.integers(1, 50), chances)
+def test_success_forgets_all(failures: int, chance: float) -> None:
+    backoff = Backoff(2.0, 300.0)
+    for _ in range(failures):
+        backoff.fail(50.0, chance)
+    backoff.succeed()
+    assert not backoff.is_closed(50.0)
+    assert backoff.failures == 0
+    assert backoff.fail(50.0, MIDDLE) == 2.0
+
+
+@given(st.integers(1, 10_000), st.lists(st.booleans(), max_size=60))
+def test_the_window_is_never_empty_and_never_too_large(most: int, went_well: list[bool]) -> None:
+    window = Window(most)
+    assert window.size == most
+    for is_well in went_well:
+        before = window.size
+        if is_well:
+            window.grow()
+            assert window.size == min(before * 2, most)
+        else:
+            window.shrink()
+            assert window.size == 1
+
+
+@given(st.integers(1, 1000), seconds, seconds, chances)
+def test_a_retry_waits_no_longer_than_said(
+    tries: int, base_s: float, cap_s: float, chance: float
+) -> None:
+    delay = retry_delay_s(tries, base_s=base_s, cap_s=cap_s, chance=chance)
+    most = min(base_s * 2.0 ** min(tries - 1, 60), cap_s)
+    assert 0.9 * most * 0.999 <= delay <= most
+
+
+def test_the_default_schedule_doubles_from_a_minute_to_four_hours() -> None:
+    delays = [retry_delay_s(n, base_s=60, cap_s=14_400, chance=0.0) for n in range(1, 11)]
+    assert delays == [60, 120, 240, 480, 960, 1920, 3840, 7680, 14_400, 14_400]
+    total_s = sum(retry_delay_s(n, base_s=60, cap_s=14_400, chance=0.0) for n in range(1, 21))
+    assert 2 * 86_400 <= total_s <= 2.5 * 86_400  # twenty retries are two days
+
+
+def test_age_is_measured_from_first_seen() -> None:
+    assert not is_too_old(1_000, 1_000, max_age_s=5)
+    assert not is_too_old(1_000, 6_000, max_age_s=5)
+    assert is_too_old(1_000, 6_001, max_age_s=5)
