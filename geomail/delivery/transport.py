@@ -34,7 +34,7 @@ from gevent.ssl import SSLContext
 from geomail.config import Member, Relay, Settings
 from geomail.smtp.auth import Login
 from geomail.smtp.client import Client
-from geomail.smtp.events import Awaited, Cause, Event, HandshakeWanted, Lost, Policy, Ready
+from geomail.smtp.events import Awaited, Cause, Event, HandshakeWanted, Lost, Phase, Policy, Ready
 
 _BLOCK = 16384
 _HINT_S = 5.0
@@ -55,6 +55,11 @@ class Terms:
         if member.scheme == "smtp" and member.port == 465:
             # A server that waits for TLS says nothing at all.
             self.limits_s[Awaited.GREETING] = min(_HINT_S, settings.greeting_s)
+
+    @property
+    def server_name(self) -> str:
+        """Return the name that a certificate has to hold: never with the dot of the DNS's root."""
+        return self.member.host.removesuffix(".")
 
     @property
     def may_fall_back(self) -> bool:
@@ -88,6 +93,7 @@ class Session:
         self._wire: _PlainWire | _TlsWire | None = None
         self._socket: gevent.socket.socket | None = None
         self._is_expired = False
+        self._wait, self._limit_s, self._lateness = "", 0.0, ""
         self._replies = -1  # the greeting is awaited before anything is written
 
     def open(self) -> Lost | None:
@@ -96,20 +102,25 @@ class Session:
             self._connect()
             if self.client.under_tls:
                 self._start_tls()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: a name that no DNS can hold
             return self._no_connection(error)
+        is_ready = False
         for event in self.exchange():
             if isinstance(event, Ready):
-                return None
-            if isinstance(event, Lost):
+                is_ready = True  # a reply too many may still follow
+            elif isinstance(event, Lost):
                 return self._explained(event)
-            if isinstance(event, HandshakeWanted):
+            elif isinstance(event, HandshakeWanted):
                 try:
                     self._start_tls()
                 except OSError as error:
                     return Lost(Cause.TLS, Awaited.STARTTLS, _text(error))
                 self.client.tls_started()
-        return Lost(Cause.OUT_OF_STEP, None, "the conversation ended before it began")
+        return (
+            None
+            if is_ready
+            else Lost(Cause.OUT_OF_STEP, None, "the conversation ended before it began")
+        )
 
     def exchange(self) -> Iterator[Event]:
         """Write what there is to say, then yield what the server answers until all of it has come.
@@ -126,8 +137,7 @@ class Session:
             if received or not self._is_expired:
                 yield from client.receive(received)
             else:
-                limit_s = self.terms.limits_s[client.awaited[0]]
-                yield from client.cut(Cause.TIMEOUT, f"no answer within {limit_s:g} s")
+                yield from client.cut(Cause.TIMEOUT, self._lateness)
         self.deadline = inf
 
     def is_stale(self) -> bool:
@@ -137,6 +147,7 @@ class Session:
     def expire(self) -> None:
         """End whatever wait is under way: its deadline has passed."""
         self._is_expired = True
+        self._lateness = f"{self._wait} within {self._limit_s:g} s"
         self.deadline = inf
         if self._socket is not None:
             with suppress(OSError):
@@ -147,8 +158,9 @@ class Session:
         """Say QUIT where it can be heard, wait for the answer briefly, and close."""
         if self._wire is not None and not self.client.is_lost:
             self.client.quit()
-            for _event in self.exchange():
-                pass
+            if self.client.phase is Phase.LEAVING:
+                for _event in self.exchange():
+                    pass
         self.abandon()
 
     def abandon(self) -> None:
@@ -178,24 +190,27 @@ class Session:
         if plain is None or self._wire is None:
             raise ConnectionAbortedError("no connection")
         self._wire.close()
-        self._await(Awaited.STARTTLS)
+        self._allow(self.terms.connect_s, "no TLS handshake")
         try:
-            wrapped = self.terms.context().wrap_socket(
-                plain, server_hostname=self.terms.member.host
+            # First ours, then the handshake: wrapping leaves the plain socket without a descriptor,
+            # and the watchdog has to reach the one that waits.
+            self._socket = wrapped = self.terms.context().wrap_socket(
+                plain, server_hostname=self.terms.server_name, do_handshake_on_connect=False
             )
+            wrapped.do_handshake()
         except OSError as error:
             if self._is_expired:
-                raise TimeoutError("no TLS handshake within the time allowed") from error
+                raise TimeoutError(self._lateness) from error
             raise
         self.deadline = inf
-        self._socket = wrapped
+        self._replies = -1  # the next wait is a new one
         self._wire = _TlsWire(wrapped)
 
     def _write(self, out: bytes) -> None:
         wire = self._wire
         if wire is None:
             return
-        self.deadline = time.monotonic() + self.terms.block_s
+        self._allow(self.terms.block_s, "nothing was read")
         try:
             sent = wire.write(out)
             self.client.wrote(sent)
@@ -210,7 +225,7 @@ class Session:
     def _write_rest(self, rest: memoryview) -> None:
         wire = self._wire
         while rest and wire is not None:
-            self.deadline = time.monotonic() + self.terms.block_s
+            self._allow(self.terms.block_s, "nothing was read")
             wire.wait_writable()
             sent = wire.write(rest)
             self.client.wrote(sent)
@@ -229,11 +244,16 @@ class Session:
 
     def _await(self, awaited: Awaited) -> None:
         self._replies = self.client.replies
-        self.deadline = time.monotonic() + self.terms.limits_s[awaited]
+        self._allow(self.terms.limits_s[awaited], "no answer")
+
+    def _allow(self, limit_s: float, wait: str) -> None:
+        """Begin a wait; `wait` is what is missing when it ends."""
+        self._wait, self._limit_s = wait, limit_s
+        self.deadline = time.monotonic() + limit_s
 
     # ---- saying what went wrong
 
-    def _no_connection(self, error: OSError) -> Lost:
+    def _no_connection(self, error: OSError | UnicodeError) -> Lost:
         member = self.terms.member
         where = f"{member.host}:{member.port}"
         if self._socket is not None:
@@ -390,7 +410,9 @@ def _own_name() -> str:
     return name if "." in name.strip(".") else "[127.0.0.1]"
 
 
-def _text(error: OSError) -> str:
+def _text(error: OSError | UnicodeError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate can't be verified: {error.verify_message}"
+    if isinstance(error, UnicodeError):
+        return "no name of a host"
     return error.strerror or str(error)
