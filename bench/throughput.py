@@ -1,0 +1,107 @@
+"""Mails a second through one worker, beside Postfix's smtp-source on the same sink.
+
+    python bench/throughput.py [--count 100000] [--size 1024] [--runs 5] [--concurrency 20]
+    python bench/throughput.py --against-nothing      one run of 20,000, for development
+
+A run of geomail: a fresh append-only Redis, a backlog of JSON payloads with text bodies of SIZE
+bytes, then a worker that delivers them to smtp-sink. Timed is the worker at work (bench/stand.py):
+from its first take to the last mail settled, Redis's fsync every second included. A run of
+smtp-source: `smtp-source -d -s CONCURRENCY -l SIZE -m COUNT`, from its start to its end. It sends
+one message made up before, over and over; it reads no queue and keeps no account: that is the price
+of the wire alone. The two take turns, and who goes first changes, so that a machine which grows
+slower slows both.
+
+smtp-sink keeps no ids, and writing each mail to a file (its -D) would be what is measured. So none
+lost, none twice is looked at in a run of its own: 20,000 mails into geomail's sink, which records
+every recipient. Counted there are distinct recipients, and those that came more than once.
+"""
+
+import argparse
+import subprocess
+import time
+from collections import Counter
+
+import stand
+
+from geomail.demo.processes import Catcher
+
+
+def main() -> None:
+    """Run what was asked for, and print medians and their ratio."""
+    args = _arguments()
+    stand.need("smtp-sink")
+    if args.against_nothing:
+        args.count, args.runs = min(args.count, 20_000), 1
+    stand.introduce(**vars(args))
+    with stand.smtp_sink() as port:
+        if args.against_nothing:
+            _geomail(port, args, 1)
+            return
+        stand.need("smtp-source")
+        ours, theirs = [], []
+        for number in range(1, args.runs + 1):
+            turns = [lambda n=number: ours.append(_geomail(port, args, n))]
+            turns.append(lambda n=number: theirs.append(_smtp_source(port, args, n)))
+            for turn in turns if number % 2 else reversed(turns):
+                turn()
+    rate, their_rate = stand.median([run.rate for run in ours]), stand.median(theirs)
+    print(f"\nmedian of {args.runs}: geomail {rate:,.0f} mails/s", end="")
+    print(f" at {stand.median([run.cpu_us for run in ours]):.1f} µs of CPU a mail,", end="")
+    print(f" smtp-source {their_rate:,.0f} mails/s, ratio {rate / their_rate:.2f}\n")
+    _verify(min(args.count, 20_000), args)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--concurrency", type=int, default=20)
+    parser.add_argument("--against-nothing", action="store_true")
+    return parser.parse_args()
+
+
+def _geomail(port: int, args: argparse.Namespace, number: int) -> stand.Run:
+    with stand.fresh_queue() as (queue, url, folder):
+        stand.push(queue, args.count, size=args.size)
+        flags = ["--relay", f"smtp://127.0.0.1:{port}", "--redis", url]
+        with stand.worker(folder, [*flags, "--concurrency", str(args.concurrency)]) as worker:
+            run = stand.watch(queue, worker, args.count)
+            told = f"{run.rate:>9,.0f} mails/s  {run.cpu_us:6.1f} µs of CPU a mail"
+            print(f"run {number}  geomail      {told}  {worker.peak_mb():,.0f} MB", flush=True)
+            worker.drain()
+    return run
+
+
+def _smtp_source(port: int, args: argparse.Namespace, number: int) -> float:
+    command = [stand.need("smtp-source"), "-d", "-s", str(args.concurrency), "-l", str(args.size)]
+    command += ["-m", str(args.count), "-f", stand.SENDER, "-t", "demo@example.com"]
+    began = time.monotonic()
+    with subprocess.Popen([*command, f"127.0.0.1:{port}"]) as process:
+        stand.pin(process.pid, stand.WORKERS_CORE)
+    rate = args.count / (time.monotonic() - began)
+    if process.returncode:
+        raise SystemExit(f"smtp-source failed: status {process.returncode}")
+    print(f"run {number}  smtp-source  {rate:>9,.0f} mails/s", flush=True)
+    return rate
+
+
+def _verify(count: int, args: argparse.Namespace) -> None:
+    with stand.fresh_queue() as (queue, url, folder), Catcher(folder) as catcher:
+        stand.push(queue, count, size=args.size)
+        flags = ["--relay", f"smtp://127.0.0.1:{catcher.port}", "--redis", url]
+        with stand.worker(folder, [*flags, "--concurrency", str(args.concurrency)]) as worker:
+            stand.watch(queue, worker, count)
+            worker.drain()
+        catcher.stop()
+        seen = Counter(recipient for _, recipient in catcher.arrivals())
+    twice = sum(1 for times in seen.values() if times > 1)
+    print(f"counted: {count:,} pushed, {count - len(seen):,} lost, {twice:,} twice")
+    if twice or len(seen) != count:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
