@@ -25,7 +25,7 @@ from geomail.demo.interrupts import Interrupts
 from geomail.demo.mails import SENDER, payload
 from geomail.demo.processes import Catcher, Worker
 from geomail.demo.screen import Moment, Progress, Screen
-from geomail.errors import GeomailError
+from geomail.errors import ConfigError, GeomailError
 from geomail.queue import Link, Queue, embedded
 from geomail.queue.records import Counts
 
@@ -37,6 +37,7 @@ _LOOK_S = 0.1
 _FIRST_LOOK_S = 0.005
 _RATE_OVER = 10  # looks
 _PATIENCE_S = 30.0
+_LEAST_CPU_S = 0.1  # /proc counts in hundredths
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def run(count: int = 10_000) -> int:
     screen.title(f"geomail demo: {count:,} mails from Redis to SMTP")
     with (
         Interrupts() as interrupts,
-        TemporaryDirectory(prefix="geomail-demo-") as folder,
+        _folder() as folder,
         ExitStack() as stack,
     ):
         try:
@@ -64,6 +65,13 @@ def run(count: int = 10_000) -> int:
             return _tour(count, stage, screen)
         finally:
             interrupts.hold()
+
+
+def _folder() -> "TemporaryDirectory[str]":
+    try:
+        return TemporaryDirectory(prefix="geomail-demo-")
+    except OSError as error:
+        raise ConfigError(f"no folder for temporary files ({error}): set TMPDIR") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +174,11 @@ def _moment(counts: Counts, looks: Sequence[tuple[float, int]], count: int) -> M
 
 
 def _cpu_us(first: tuple[float | None, int] | None, last: tuple[float | None, int]) -> float | None:
-    if first is None or first[0] is None or last[0] is None or last[1] <= first[1]:
+    """Return the CPU time a mail between two looks; None where it is unknown or too short."""
+    if first is None or first[0] is None or last[0] is None:
         return None
-    return (last[0] - first[0]) / (last[1] - first[1]) * 1e6
+    spent_s, mails = last[0] - first[0], last[1] - first[1]
+    return spent_s / mails * 1e6 if spent_s >= _LEAST_CPU_S else None
 
 
 def _push_singles(stage: _Stage, count: int) -> list[float]:
@@ -190,8 +200,10 @@ def _rows(figures: Figures, spent: Spent) -> Iterator[tuple[str, str, str]]:
     yield "twice", f"{figures.twice:,}", ""
     rate = "?" if figures.rate is None else f"{figures.rate:,.0f} mails/s"
     yield "speed", rate, "backlog, first to last arrival"
-    cpu = "?" if spent.cpu_us is None else f"{spent.cpu_us:,.0f} µs a mail"
-    yield "CPU time", cpu, "of the worker, in the backlog"
+    if spent.cpu_us is None:
+        yield "CPU time", "?", "of the worker: too little to tell"
+    else:
+        yield "CPU time", f"{spent.cpu_us:,.0f} µs a mail", "of the worker, in the backlog"
     memory = "?" if spent.peak_mb is None else f"{spent.peak_mb:,.0f} MB"
     yield "peak memory", memory, "of the worker"
 
