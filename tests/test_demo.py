@@ -6,8 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,13 +44,6 @@ def demo(environ: Mapping[str, str], *, args: list[str] = _DEMO) -> tuple[int, s
     return done.returncode, done.stdout, done.stderr
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_everything_arrives_once(surroundings: dict[str, str]) -> None:
     status, shown, said = demo(surroundings)
     assert (status, said) == (0, "")
@@ -74,12 +66,24 @@ def test_settings_of_the_user_mean_nothing_to_it(surroundings: dict[str, str]) -
     assert (status, said) == (0, "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("when", ["Redis", "sink", "LPUSH", "worker"])
-def test_interrupted(surroundings: dict[str, str], number: signal.Signals, when: str) -> None:
+@pytest.mark.parametrize(
+    ("when", "number"),
+    [
+        ("Redis", signal.SIGINT),
+        ("sink", signal.SIGTERM),
+        ("LPUSH", signal.SIGHUP),
+        ("worker", signal.SIGTERM),
+        ("worker", signal.SIGINT),
+    ],
+)
+def test_interrupted(surroundings: dict[str, str], when: str, number: signal.Signals) -> None:
+    def heed() -> None:
+        signal.signal(number, signal.SIG_DFL)  # else nohup, or a shell's &, decides
+
     args = [*_DEMO[:-1], "20000"]
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        args, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        args, env=surroundings, stdout=pipe, stderr=pipe, preexec_fn=heed
     ) as process:
         assert process.stdout
         assert process.stderr

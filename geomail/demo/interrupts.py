@@ -1,46 +1,41 @@
 """Signals that end the demo, obeyed where nothing can be left behind.
 
-Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does by itself; but not while they are
-held: then at the end of that. So a child that is being started is always in somebody's hand. An
-interrupt that was raised where nobody heard it (in a callback) is not lost: `check` raises again.
+Ctrl-C, SIGTERM and SIGHUP are noted, and `check` raises KeyboardInterrupt at the next place where
+every child is in somebody's hand; an exception out of the blue would come while one is started. One
+more signal, when a first has not been obeyed for two seconds, does come out of the blue; none does
+once the end has begun.
 """
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PATIENCE_S = 2.0
 
 
 class Interrupts:
     """The signals, from `with` to its end; the old handlers come back then."""
 
     def __init__(self) -> None:
-        self._has_come = False
-        self._is_held = False
+        self._came_at: float | None = None
+        self._is_ending = False
         self._before: dict[signal.Signals, Any] = {}
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if a signal has come."""
-        if self._has_come:
+        if self._came_at is not None:
             raise KeyboardInterrupt
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Put signals off until the end of the block."""
-        self._is_held = True
-        yield
-        self._is_held = False
-        self.check()
-
-    def hold(self) -> None:
-        """Put signals off for good: the end has begun, and is not to be interrupted."""
-        self._is_held = True
+    def end(self) -> None:
+        """Let no signal interrupt any more."""
+        self._is_ending = True
 
     def _come(self, _number: int, _frame: object) -> None:
-        self._has_come = True
-        if not self._is_held:
+        now = time.monotonic()
+        if self._came_at is None:
+            self._came_at = now
+        if not self._is_ending and now - self._came_at > _PATIENCE_S:
             raise KeyboardInterrupt
 
     def __enter__(self) -> Self:

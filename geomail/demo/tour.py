@@ -64,7 +64,7 @@ def run(count: int = 10_000) -> int:
             stage = _set_up(Path(folder), stack, interrupts, screen)
             return _tour(count, stage, screen)
         finally:
-            interrupts.hold()
+            interrupts.end()
 
 
 def _folder() -> "TemporaryDirectory[str]":
@@ -85,11 +85,11 @@ class _Stage:
 
 
 def _set_up(folder: Path, stack: ExitStack, interrupts: Interrupts, screen: Screen) -> _Stage:
-    with interrupts.held():
-        redis = stack.enter_context(embedded.start_private(folder / "redis"))
+    redis = stack.enter_context(embedded.start_private(folder / "redis"))
+    interrupts.check()
     screen.step("Redis", f"127.0.0.1:{redis.port}, append-only, its own")
-    with interrupts.held():
-        catcher = stack.enter_context(Catcher(folder))
+    catcher = stack.enter_context(Catcher(folder))
+    interrupts.check()
     screen.step("sink", f"127.0.0.1:{catcher.port}, an SMTP server that takes all")
     queue = Queue(Link(redis.url))
     stack.callback(queue.close)
@@ -98,8 +98,7 @@ def _set_up(folder: Path, stack: ExitStack, interrupts: Interrupts, screen: Scre
 
     def start_worker() -> Worker:
         screen.step("worker", shlex.join(["geomail", "run", *flags]))
-        with interrupts.held():
-            return stack.enter_context(Worker(folder / "worker", flags))
+        return stack.enter_context(Worker(folder / "worker", flags))
 
     return _Stage(queue, catcher, start_worker, interrupts)
 
@@ -188,10 +187,18 @@ def _push_singles(stage: _Stage, count: int) -> list[float]:
         job = payload(SINGLE, len(pushed_at))
         pushed_at.append(time.time())
         stage.queue.push([job])
-        stage.interrupts.check()
-        if stage.catcher.next_line(_PATIENCE_S) is None:
+        if not _arrives(stage):
             break
     return pushed_at
+
+
+def _arrives(stage: _Stage) -> bool:
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        stage.interrupts.check()
+        if stage.catcher.next_line(_LOOK_S):
+            return True
+    return False
 
 
 def _rows(figures: Figures, spent: Spent) -> Iterator[tuple[str, str, str]]:
