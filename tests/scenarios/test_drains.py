@@ -65,16 +65,17 @@ def test_what_is_on_the_wire_is_finished(stage: Stage) -> None:
     assert stage.is_clean()
 
 
-def test_the_grace_is_kept_and_what_is_silent_is_left_to_the_lease(stage: Stage) -> None:
+def test_the_grace_is_kept_and_what_is_not_answered_is_kept(stage: Stage) -> None:
     host = stage.host()
-    stage.push([mail("x", to=["stall+60@example.org"]), *map(mail, range(50))])
+    stage.push([mail("x", to=["stall+60@example.org"])])
     worker = stage.worker("--grace", "1", relay=host)
+    host.has_taken(1)
+    stage.push(map(mail, range(50)))
     host.has_taken(51)
     began = time.monotonic()
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
     assert 0.5 < time.monotonic() - began < 3
-    assert "left_in_hand" in worker.stderr
     until(lambda: stage.held() == 1)
 
 
@@ -82,8 +83,9 @@ def test_a_second_signal_leaves_at_once_and_loses_nothing(stage: Stage) -> None:
     host = stage.host()
     silent = [f"stall+60@h{number}.example" for number in range(5)]
     stage.push([mail(recipient, to=[recipient]) for recipient in silent])
-    stage.push(map(mail, range(200)))
     worker = stage.worker(relay=host)
+    host.has_taken(5)
+    stage.push(map(mail, range(200)))
     host.has_taken(205)
     worker.signal(signal.SIGTERM)
     worker.says("stopping")
@@ -136,7 +138,7 @@ def test_the_delivery_log_is_opened_again_on_hangup(stage: Stage) -> None:
     host, log = stage.host(), stage.folder / "delivery.log"
     worker = stage.worker("--delivery-log", str(log), relay=host)
     stage.push([mail(0)])
-    until(lambda: _labels(log) == ["n0"])
+    until(lambda: log.exists() and _labels(log) == ["n0"])
     rotated = log.rename(stage.folder / "delivery.log.1")
     worker.signal(signal.SIGHUP)
     worker.says("reloaded")

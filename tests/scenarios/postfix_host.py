@@ -1,0 +1,142 @@
+"""A Postfix of our own: strict, with STARTTLS, on a free port, everything into one maildir.
+
+It has its own configuration, queue, data and log folder, so one that the system runs is not
+touched. Postfix drops root, and wants to reach its folders: they can't be below pytest's own.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from scenarios.stage import free_port, until
+
+_MAIN = """\
+compatibility_level = 3.6
+maillog_file = {folder}/mail.log
+maillog_file_prefixes = {folder}
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = mx.example.org
+mydestination =
+alias_maps =
+virtual_mailbox_domains = static:all
+virtual_mailbox_maps = static:everybody/
+virtual_mailbox_base = {folder}/mail
+virtual_mailbox_limit = 0
+virtual_minimum_uid = 1
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+smtpd_tls_cert_file = {cert}
+smtpd_tls_key_file = {key}
+smtpd_tls_security_level = encrypt
+smtpd_tls_loglevel = 1
+smtpd_relay_restrictions = permit_mynetworks, reject
+mynetworks = 127.0.0.0/8
+smtpd_forbid_bare_newline = {bare_newline}
+smtpd_forbid_unauth_pipelining = yes
+strict_rfc821_envelopes = yes
+smtputf8_enable = yes
+smtpd_client_connection_count_limit = 0
+in_flow_delay = 0
+"""
+_MASTER = """\
+127.0.0.1:{port} inet n - n - - smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+proxymap unix - - n - - proxymap
+error unix - - n - - error
+retry unix - - n - - error
+virtual unix - n n - - virtual
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+class Postfix:
+    """A Postfix that runs from `start` to `stop`."""
+
+    def __init__(self, program: str, files: Mapping[str, str]) -> None:
+        self.port = free_port()
+        self._program = program
+        self._files = files
+        self._folder = Path(tempfile.mkdtemp(prefix="geomail-postfix-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        """Return its mail log."""
+        log = self._folder / "mail.log"
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    def mails(self) -> list[bytes]:
+        """Return what lies in the maildir."""
+        return [path.read_bytes() for path in self._arrived()]
+
+    def count(self) -> int:
+        """Return how many mails lie in the maildir."""
+        return len(self._arrived())
+
+    def start(self) -> None:
+        """Write its files, start it, wait until it listens."""
+        self._prepare()
+        command = [self._program, "-c", str(self._folder / "etc"), "start-fg"]
+        out = (self._folder / "out").open("wb")
+        with out:
+            self._process = subprocess.Popen(command, stdout=out, stderr=out)
+        until(lambda: "daemon started" in self.log, f"Postfix, in {self._folder}")
+
+    def stop(self) -> None:
+        """End it and remove its folder."""
+        if self._process is not None:
+            command = [self._program, "-c", str(self._folder / "etc"), "stop"]
+            subprocess.run(command, capture_output=True, check=False, timeout=30)
+            self._process.terminate()
+            self._process.wait(10)
+        shutil.rmtree(self._folder)
+
+    def _arrived(self) -> list[Path]:
+        return list((self._folder / "mail/everybody/new").glob("*"))
+
+    def _prepare(self) -> None:
+        owner = pwd.getpwnam("postfix")
+        self._folder.chmod(0o755)
+        for name in ("etc", "queue", "data", "mail", "tls"):
+            (self._folder / name).mkdir()
+        for name in ("data", "mail"):
+            os.chown(self._folder / name, owner.pw_uid, owner.pw_gid)
+        placed = {
+            key: shutil.copy(path, self._folder / "tls" / key) for key, path in self._files.items()
+        }
+        settings = _MAIN.format(
+            folder=self._folder,
+            uid=owner.pw_uid,
+            gid=owner.pw_gid,
+            bare_newline=_bare_newline(),
+            **placed,
+        )
+        (self._folder / "etc/main.cf").write_text(settings)
+        (self._folder / "etc/master.cf").write_text(_MASTER.format(port=self.port))
+
+
+def _bare_newline() -> str:
+    """Return the strictest setting that this Postfix knows: `reject` came after `yes`."""
+    known = subprocess.run(
+        ["postconf", "-d", "mail_version"], capture_output=True, text=True, check=True
+    )
+    version = tuple(int(part) for part in known.stdout.split("=")[1].strip().split(".")[:2])
+    return "reject" if version >= (3, 9) else "yes"
