@@ -1,0 +1,372 @@
+"""Random operations on real Redis against a model: every key is compared after every step.
+
+Any call to a script may run twice, as after a reply that was lost. The invariant: each job that was
+pushed is delivered, dropped by a person, or in exactly one place; nothing is left in `jobs` that no
+key names. MODEL_EXAMPLES=5000 looks longer than the few seconds of every day.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from queue_model import Job, Model, Worker
+from redis_servers import RedisServer, dump
+
+from geomail.queue import (
+    FRESH,
+    Dead,
+    Done,
+    JobState,
+    Link,
+    Park,
+    Part,
+    Queue,
+    Record,
+    Release,
+    Retry,
+    Slot,
+    Split,
+)
+
+pytest_plugins = ("queue_fixtures",)
+
+NEVER_MS = 10**9
+ROUTES = ("a", "b")
+KINDS = (
+    "done",
+    "done",
+    "done",
+    "delayed",
+    "due",
+    "dead",
+    "front",
+    *ROUTES,
+    "split",
+    "keep",
+    "keep",
+)
+FATES = ("slot", "slot", "delayed", "due", "dead")
+WHO = st.integers(0, 1)
+Held = tuple[Slot, Job]
+
+
+class Actor:
+    """One process: a queue whose calls may run twice, and the slots in hand, stale ones too."""
+
+    def __init__(self, url: str) -> None:
+        self.queue = Queue(Link(url), lease_s=100_000)
+        self.hands: list[Held] = []
+        self.twice = False
+        for connection in ("_taker", "_settler", "_beater", "_desk"):
+            self._double(getattr(self.queue, connection))
+
+    def _double(self, connection: Any) -> None:
+        run: Callable[..., Any] = connection.run
+
+        def run_maybe_twice(*arguments: Any, **options: Any) -> Any:
+            first = run(*arguments, **options)
+            return run(*arguments, **options) if self.twice else first
+
+        connection.run = run_maybe_twice
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Two workers, one list, and everything that can happen to them."""
+
+    server: RedisServer
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw: Any = self.server.raw
+        self.raw.flushall()
+        self.model = Model()
+        self.jobs: dict[str, Job] = {}
+        self.number = 0
+        self.actors = [Actor(self.server.url) for _ in range(2)]
+        for actor in self.actors:
+            self._register(actor)
+
+    def teardown(self) -> None:
+        for actor in self.actors:
+            actor.queue.close()
+
+    def _register(self, actor: Actor) -> None:
+        actor.queue.register()
+        self.model.workers[actor.queue.worker] = Worker()
+
+    # -- producers
+
+    @rule(
+        kinds=st.lists(st.sampled_from(["plain", "plain", "odd", "empty"]), min_size=2, max_size=9)
+    )
+    def push(self, kinds: list[str]) -> None:
+        jobs = [Job(self._payload(kind)) for kind in kinds]
+        self.actors[0].queue.push([job.payload for job in jobs])
+        self.model.list[:0] = reversed(jobs)
+        self.model.pushed += len(jobs)
+
+    def _payload(self, kind: str) -> bytes:
+        self.number += 1
+        return {"plain": b"%d", "odd": b"\x01%d", "empty": b"%.0d"}[kind] % (
+            self.number if kind != "empty" else 0
+        )
+
+    @rule()
+    def push_by_a_door(self) -> None:
+        self.number += 1
+        job = Job(b"door", f"door.{self.number}.0")
+        self.raw.hset("{queue:email}:jobs", job.id, b"0 5 {}\ndoor")
+        self.raw.lpush("{queue:email}:pushed", f"\x01{job.id}")
+        self.model.touch(job)
+        self.model.refs["pushed"].insert(0, job)
+        self.model.pushed += 1
+        self.jobs[job.id] = job
+
+    @precondition(lambda self: self.model.list)
+    @rule()
+    def wait(self) -> None:
+        self.actors[0].queue.wait(1)
+        self.model.arrive.insert(0, self.model.list.pop())
+
+    # -- workers
+
+    def _take(self, who: int, n: int, route: str | None, twice: bool) -> None:
+        actor = self.actors[who]
+        lease = actor.queue._lease
+        if lease.holds_suspect():
+            return
+        due = [self.jobs[name.decode()] for name in self._due()]
+        expected = self.model.take(actor.queue.worker, n, route, due)
+        actor.twice = twice
+        batch = actor.queue.take(n, route=route)
+        assert batch.fenced == (expected is None)
+        assert [slot.payload for slot in batch.slots] == [job.payload for job in expected or []]
+        for slot, job in zip(batch.slots, expected or [], strict=True):
+            assert (slot.id, slot.deaths, slot.touched) == (job.id, job.deaths, job.touched)
+            self.jobs[job.id] = job
+            actor.hands.append((slot, job))
+
+    def _due(self) -> list[bytes]:
+        now_ms = int(self.raw.time()[0]) * 1000
+        found: list[bytes] = self.raw.zrangebyscore("{queue:email}:delayed", "-inf", now_ms)
+        return found
+
+    def _settle(self, who: int, data: st.DataObject, twice: bool) -> None:
+        actor = self.actors[who]
+        kinds = data.draw(
+            st.lists(st.sampled_from(KINDS), min_size=len(actor.hands), max_size=len(actor.hands))
+        )
+        chosen = [(*held, kind) for held, kind in zip(actor.hands, kinds, strict=True)]
+        actor.hands = [(slot, job) for slot, job, kind in chosen if kind == "keep"]
+        records: list[Record] = []
+        fates: dict[str, list[str]] = {}
+        for slot, _, kind in chosen:
+            if kind == "split":
+                fates[slot.id] = data.draw(st.lists(st.sampled_from(FATES), min_size=1, max_size=3))
+            if kind != "keep":
+                records.append(_record(kind, slot, fates.get(slot.id, [])))
+        parts = self._settle_model(chosen, fates)
+        actor.twice = twice
+        slots = actor.queue.settle(records)
+        assert [slot.id for slot in slots] == [part.id for part in parts]
+        actor.hands += zip(slots, parts, strict=True)
+
+    def _settle_model(
+        self, chosen: list[tuple[Slot, Job, str]], fates: dict[str, list[str]]
+    ) -> list[Job]:
+        """Tell the model, in the order of settle.lua; return the parts that stay in work."""
+        parts: list[Job] = []
+        for worker in dict.fromkeys(slot.worker for slot, _, _ in chosen):
+            ours = [entry for entry in chosen if entry[0].worker == worker]
+            ours.sort(key=_turn)
+            for slot, job, kind in ours:
+                place = {"due": "delayed"}.get(kind, kind)
+                if kind == "done":
+                    self.model.settle_done(worker, slot.seq, slot.index, job)
+                elif kind == "split":
+                    new = [{"due": "delayed"}.get(fate, fate) for fate in fates[slot.id]]
+                    stay = self.model.split(worker, slot.seq, slot.index, new)
+                    self._know_parts(job)
+                    parts += stay
+                elif kind != "keep":
+                    self.model.move(worker, slot.seq, slot.index, place)
+        return parts
+
+    def _know_parts(self, whole: Job) -> None:
+        root = whole.root or whole
+        self.jobs.update({job.id: job for job in self.model.touched if job.root is root})
+
+    @rule(who=WHO, twice=st.booleans())
+    def beat(self, who: int, twice: bool) -> None:
+        actor = self.actors[who]
+        actor.twice = twice
+        is_live = self.model.workers[actor.queue.worker].state == "live"
+        assert actor.queue.beat() == is_live
+        if not is_live:
+            self._register(actor)
+
+    def _die(self, who: int, twice: bool, whole: bool) -> None:
+        victim, other = self.actors[who].queue.worker, self.actors[1 - who]
+        other.twice = twice
+        self.model.fence(victim)
+        if whole:
+            other.queue.reap([victim])
+            self.model.reap(victim)
+        else:
+            other.queue._reap_call(victim, True, [])
+
+    @rule(who=WHO, twice=st.booleans())
+    def leave(self, who: int, twice: bool) -> None:
+        actor = self.actors[who]
+        worker = self.model.workers[actor.queue.worker]
+        actor.twice = twice
+        assert actor.queue.leave() == (not worker.open)
+        if worker.state == "live" and not worker.open:
+            worker.state, worker.last = "gone", 0
+            self._register(actor)
+
+    # Several rules of one kind make that kind likelier.
+    take = rule(who=WHO, n=st.integers(3, 9), route=st.none(), twice=st.booleans())(_take)
+    take_few = rule(who=WHO, n=st.integers(1, 3), route=st.none(), twice=st.booleans())(_take)
+    take_route = rule(
+        who=WHO, n=st.integers(1, 9), route=st.sampled_from(ROUTES), twice=st.booleans()
+    )(_take)
+    settle = rule(who=WHO, data=st.data(), twice=st.booleans())(_settle)
+    settle_more = rule(who=WHO, data=st.data(), twice=st.booleans())(_settle)
+    settle_most = rule(who=WHO, data=st.data(), twice=st.booleans())(_settle)
+    die = rule(who=WHO, twice=st.booleans(), whole=st.just(True))(_die)
+    die_slowly = rule(who=WHO, twice=st.booleans(), whole=st.just(False))(_die)
+
+    # -- people
+
+    @precondition(lambda self: self.model.dead)
+    @rule(data=st.data(), retry=st.booleans(), twice=st.booleans())
+    def decide(self, data: st.DataObject, retry: bool, twice: bool) -> None:
+        letters = sorted(self.model.dead, key=lambda job: job.id)
+        job = data.draw(st.sampled_from(letters))
+        queue = self.actors[0].queue
+        self.actors[0].twice = twice
+        is_whole = job.is_whole
+        if not is_whole:
+            assert queue.dead_list(99) is not None  # drops what it meets
+            for letter in letters:
+                if not self.model.meet(letter):
+                    self.model.dead.discard(letter)
+        elif retry:
+            queue.dead_retry([job.id])
+            self.model.revive(job)
+        else:
+            queue.dead_drop([job.id])
+            self.model.drop(job)
+
+    # -- the truth
+
+    @invariant()
+    def redis_holds_what_the_model_says(self) -> None:
+        now = dump(self.raw)
+        now.pop("routes", None)
+        assert {name: _comparable(name, content) for name, content in now.items()} == (
+            self.model.expected()
+        )
+
+    @invariant()
+    def every_job_is_in_one_place(self) -> None:
+        there = list(self.model.at_rest())
+        assert len(there) == len(set(there))
+        model = self.model
+        assert model.pushed == model.delivered + model.dropped + len(there)
+        named = {job.root or job for job in there if job.touched} | set(there)
+        orphans = {job for job in model.touched if job.is_whole and job not in named}
+        assert not orphans
+
+    @invariant()
+    def counts_tell_the_truth(self) -> None:
+        counts, model = self.actors[0].queue.counts(), self.model
+        assert (counts.list, counts.arrive) == (len(model.list), len(model.arrive))
+        assert (counts.delayed, counts.dead) == (len(model.delayed), len(model.dead))
+        live = sum(
+            state != "x"
+            for worker in model.workers.values()
+            for batch in worker.open.values()
+            for state in batch.states
+        )
+        assert counts.in_flight == live
+        assert "reconciled" not in counts.stats
+
+
+def _record(kind: str, slot: Slot, fates: list[str]) -> Record:
+    state = JobState(tries=slot.state.tries + 1)
+    match kind:
+        case "done":
+            return Done(slot)
+        case "delayed":
+            return Retry(slot, NEVER_MS, state)
+        case "due":
+            return Retry(slot, -NEVER_MS, state)
+        case "dead":
+            return Dead(slot, state)
+        case "front":
+            return Release(slot, FRESH)
+        case "split":
+            return Split(slot, [_part(fate, state) for fate in fates])
+    return Park(slot, kind, 0, state)
+
+
+def _part(fate: str, state: JobState) -> Part:
+    match fate:
+        case "delayed":
+            return Part(state, ("retry", NEVER_MS))
+        case "due":
+            return Part(state, ("retry", -NEVER_MS))
+        case "dead":
+            return Part(state, "dead")
+    return Part(state)
+
+
+def _turn(entry: tuple[Slot, Job, str]) -> tuple[int, int, int]:
+    """When settle.lua gets to a record: untouched deliveries, others, releases newest first."""
+    slot, _, kind = entry
+    if kind == "front":
+        return (2, -slot.seq, -slot.index)
+    return (0 if kind == "done" and not slot.touched else 1, 0, 0)
+
+
+def _comparable(name: str, content: Any) -> Any:
+    match name.split(":")[0]:
+        case "delayed" | "dead":
+            return {job.decode() for job in content}
+        case "jobs":
+            return {job.decode(): int(value.split()[0]) for job, value in content.items()}
+        case "open":
+            return {seq.decode(): entry.split()[-1].decode() for seq, entry in content.items()}
+        case "batch":
+            return len(content)
+    return content
+
+
+@pytest.fixture
+def machine(server: RedisServer) -> type[QueueMachine]:
+    QueueMachine.server = server
+    return QueueMachine
+
+
+def test_random_operations(machine: type[QueueMachine]) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=int(os.environ.get("MODEL_EXAMPLES", "30")),
+            stateful_step_count=100,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
