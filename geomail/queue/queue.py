@@ -107,7 +107,8 @@ class Queue:
         return is_gone
 
     def close(self) -> None:
-        """Hang up all connections; nothing in Redis changes."""
+        """Hang up all connections, ending a wait; nothing in Redis changes."""
+        self.wake()
         for connection in (self._taker, self._waker, self._settler, self._beater, self._desk):
             connection.close()
 
@@ -181,7 +182,7 @@ class Queue:
         )
 
     def wake(self) -> None:
-        """End the `wait` of another greenlet."""
+        """End the `wait` of another greenlet, if it has begun."""
         self._waker.interrupt()
 
     def _take_keys(self, lease: Lease, seq: int, route: str | None) -> list[bytes]:
