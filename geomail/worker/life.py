@@ -60,7 +60,9 @@ class Worker:
         self._signals = 0
         self._failure: GeomailError | None = None
         self._clock = RedisClock()
-        self.settler = Settler(settings, self._clock, parts=self._admit_parts)
+        self.settler = Settler(
+            settings, self._clock, parts=self._admit_parts, delayed=self._on_new_due_time
+        )
         self.lanes = Lanes(settings, report=self._report, stranded=self._stranded)
         self.admission = Admission(
             settings, lanes=self.lanes, settler=self.settler, clock=self._clock
@@ -148,6 +150,9 @@ class Worker:
 
     def _stranded(self, deliveries: list[Delivery]) -> None:
         self.admission.reroute(deliveries)
+
+    def _on_new_due_time(self) -> None:
+        self.lanes.news.set()
 
     def _admit_parts(self, queue: Queue, slots: list[Slot]) -> None:
         for slot in slots:

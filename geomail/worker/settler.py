@@ -23,17 +23,28 @@ from geomail.worker.settlement import record_of
 
 _COUNTERS = {Done: "delivered", Retry: "deferred", Dead: "dead", Split: "split"}
 
+_MAKE_DUE = frozenset({Retry, Split})
+
 
 class Settler:
-    """Collects records and sends them; `parts` gets the slots that a split has made."""
+    """Collects records and sends them.
+
+    `parts` gets the slots that a split has made; `delayed` is called when there is a new due time.
+    """
 
     def __init__(
-        self, settings: Settings, clock: RedisClock, *, parts: Callable[[Queue, list[Slot]], None]
+        self,
+        settings: Settings,
+        clock: RedisClock,
+        *,
+        parts: Callable[[Queue, list[Slot]], None],
+        delayed: Callable[[], None],
     ) -> None:
         self.settings = settings
         self.delivery_log = DeliveryLog(settings.delivery_log)
         self._clock = clock
         self._parts = parts
+        self._delayed = delayed
         self._pending: list[tuple[Queue, Record]] = []
         self._in_flight = 0
         self._work = Event()
@@ -102,6 +113,8 @@ class Settler:
             if slots:
                 self._parts(queue, slots)
         self._in_flight = 0
+        if not _MAKE_DUE.isdisjoint(type(record) for _, record in flight):
+            self._delayed()
         self.delivery_log.write()
 
 
