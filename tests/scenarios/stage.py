@@ -173,7 +173,7 @@ class Host(Process):
         """Wait until it has taken so many mails."""
         until(
             lambda: len(self.look()) >= number,
-            f"{number} mails, not {len(self.mails)}",
+            f"{number} mails at the host",
             within_s=within_s,
         )
 

@@ -201,6 +201,18 @@ def test_a_mail_that_makes_its_host_hang_up_at_data_closes_it_for_nobody_else(
     assert failures(worker)
 
 
+def test_a_mail_that_makes_its_host_hang_up_at_mail_lets_others_through(stage: Stage) -> None:
+    host = stage.host(hangs_up_at="MAIL", poison="poison@")
+    stage.push([mail("x", **{"from": "poison@example.com"})])
+    worker = stage.worker(relay=host)
+    until(lambda: len(failures(worker)) >= 2)
+    stage.push(map(mail, range(100)))
+    host.has_taken(100)
+    once_each(host.arrivals(), users(100))
+    until(lambda: stage.held() == 1)
+    no_try_was_counted(stage)
+
+
 def test_a_mail_that_is_answered_421_closes_its_host_for_nobody_else(stage: Stage) -> None:
     host = stage.host()
     stage.push([mail("x", to=["reply+421@example.org"], retries=3), *map(mail, range(100))])

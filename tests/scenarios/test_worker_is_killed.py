@@ -1,8 +1,7 @@
 """kill -9 of the worker, or of Redis too: every mail arrives, few arrive twice.
 
-Few means: at most those whose final reply had not been settled when the kill came. The journal that
-will bring this down to what the host had taken and we had not read is not there yet; until then it
-is what one worker can have between the host and Redis.
+Few: what one worker can have between the host and Redis, a mail or two on each connection and what
+the settler has in hand. The figures are printed.
 """
 
 import random
