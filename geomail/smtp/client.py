@@ -341,7 +341,11 @@ class Client:
     def _say_hello(self) -> None:
         self.capabilities = {}
         self.eight_bit = self.pipelining = self.overlaps = False
-        self._command(Awaited.EHLO, f"EHLO {self.policy.helo}\r\n".encode())
+        helo = self.policy.helo
+        if not helo.isascii() or _SUSPECT.search(helo) is not None:
+            self._lose_at(Awaited.EHLO, Cause.OUT_OF_STEP, f"our name can't be {helo!r}: set helo")
+            return
+        self._command(Awaited.EHLO, f"EHLO {helo}\r\n".encode())
 
     def _must_have_ehlo(self) -> bool:
         wants_tls = self.policy.tls == "must" and not self.under_tls

@@ -161,6 +161,14 @@ def test_mail_has_the_parameters_that_were_announced(
     assert client.output() == line
 
 
+@pytest.mark.parametrize("helo", ["a b", "a\r\nRSET", "<a>", "ä.example", "a\x7f"])
+def test_a_name_that_can_not_stand_in_ehlo_is_not_written(helo: str) -> None:
+    client = Client(Policy(helo))
+    (lost,) = client.receive(b"220 mx.example\r\n")
+    assert "set helo" in str(lost)
+    assert client.output() == b""
+
+
 # ---- what can't be asked for
 
 
