@@ -29,7 +29,7 @@ from math import inf
 import gevent
 import gevent.select
 import gevent.socket
-from gevent.ssl import SSLContext
+from gevent.ssl import SSLContext, SSLSocket
 
 from geomail.config import Member, Relay, Settings
 from geomail.smtp.auth import Login
@@ -38,12 +38,22 @@ from geomail.smtp.events import Awaited, Cause, Event, HandshakeWanted, Lost, Ph
 
 _BLOCK = 16384
 _HINT_S = 5.0
+_WATCH_S = 0.1
 
 
 class Terms:
-    """What all sessions with one relay host share: the policy, the deadlines, the address."""
+    """What all sessions with one relay host share: policy, deadlines, address, TLS session."""
 
-    __slots__ = ("block_s", "connect_s", "helo", "limits_s", "member", "relay")
+    __slots__ = (
+        "_context",
+        "block_s",
+        "connect_s",
+        "helo",
+        "limits_s",
+        "member",
+        "relay",
+        "tls_session",
+    )
 
     def __init__(self, member: Member, relay: Relay, settings: Settings) -> None:
         self.member = member
@@ -52,6 +62,8 @@ class Terms:
         self.connect_s = settings.connect_s
         self.block_s = settings.block_s
         self.limits_s = _limits_s(settings)
+        self._context: SSLContext | None = None
+        self.tls_session: ssl.SSLSession | None = None
         if member.scheme == "smtp" and member.port == 465:
             # A server that waits for TLS says nothing at all.
             self.limits_s[Awaited.GREETING] = min(_HINT_S, settings.greeting_s)
@@ -78,7 +90,9 @@ class Terms:
 
     def context(self) -> SSLContext:
         """Return the TLS settings: verified unless the relay is plain smtp:// without a login."""
-        return _context(self.member.verified, self.relay.ca_file)
+        if self._context is None:
+            self._context = _context(self.member.verified, self.relay.ca_file)
+        return self._context
 
 
 class Session:
@@ -116,11 +130,9 @@ class Session:
                 except OSError as error:
                     return Lost(Cause.TLS, Awaited.STARTTLS, _text(error))
                 self.client.tls_started()
-        return (
-            None
-            if is_ready
-            else Lost(Cause.OUT_OF_STEP, None, "the conversation ended before it began")
-        )
+        if is_ready:
+            return None
+        return Lost(Cause.OUT_OF_STEP, None, "the conversation ended before it began")
 
     def exchange(self) -> Iterator[Event]:
         """Write what there is to say, then yield what the server answers until all of it has come.
@@ -167,6 +179,8 @@ class Session:
         """Close the connection as it is, without a word."""
         self.deadline = inf
         if self._wire is not None:
+            if isinstance(self._wire, _TlsWire):
+                self.terms.tls_session = self._wire.session()
             self._wire.close()
             self._wire = None
         if self._socket is not None:
@@ -195,10 +209,14 @@ class Session:
             # First ours, then the handshake: wrapping leaves the plain socket without a descriptor,
             # and the watchdog has to reach the one that waits.
             self._socket = wrapped = self.terms.context().wrap_socket(
-                plain, server_hostname=self.terms.server_name, do_handshake_on_connect=False
+                plain,
+                server_hostname=self.terms.server_name,
+                do_handshake_on_connect=False,
+                session=self.terms.tls_session,
             )
             wrapped.do_handshake()
         except OSError as error:
+            self.terms.tls_session = None
             if self._is_expired:
                 raise TimeoutError(self._lateness) from error
             raise
@@ -310,7 +328,7 @@ class _TlsWire:
 
     __slots__ = ("_socket",)
 
-    def __init__(self, socket: gevent.socket.socket) -> None:
+    def __init__(self, socket: SSLSocket) -> None:
         self._socket = socket
 
     def read(self) -> bytes:
@@ -320,6 +338,11 @@ class _TlsWire:
     def write(self, data: bytes | memoryview) -> int:
         sent: int = self._socket.send(data)
         return sent
+
+    def session(self) -> ssl.SSLSession | None:
+        """Return what the next connection may resume: in TLS 1.3 it comes after the handshake."""
+        session: ssl.SSLSession | None = self._socket.session
+        return session
 
     def wait_writable(self) -> None:
         pass
@@ -347,21 +370,29 @@ def announce(member: Member, relay: Relay, settings: Settings) -> list[str]:
     Nothing is sent. Raises ConnectionError with the reason when it does not get that far.
     """
     session = Session(Terms(member, relay, settings))
-    with gevent.Timeout(settings.connect_s + settings.greeting_s, ConnectionError("too slow")):
-        try:
-            lost = session.open()
-            if lost is not None:
-                raise ConnectionError(str(lost))
-            client = session.client
-            lines = [f"greeting: {client.greeting}"]
-            lines.append(f"TLS: {_tls_shown(session)}")
-            lines.append(f"login: {'accepted' if client.is_logged_in else 'none'}")
-            keywords = sorted(f"{key} {rest}".strip() for key, rest in client.capabilities.items())
-            lines.append(f"announces: {', '.join(keywords) or 'nothing (no EHLO)'}")
-            session.close()
-            return lines
-        finally:
-            session.abandon()
+    watchdog = gevent.spawn(_watch, session)
+    try:
+        lost = session.open()
+        if lost is not None:
+            raise ConnectionError(str(lost))
+        client = session.client
+        lines = [f"greeting: {client.greeting}"]
+        lines.append(f"TLS: {_tls_shown(session)}")
+        lines.append(f"login: {'accepted' if client.is_logged_in else 'none'}")
+        keywords = sorted(f"{key} {rest}".strip() for key, rest in client.capabilities.items())
+        lines.append(f"announces: {', '.join(keywords) or 'nothing (no EHLO)'}")
+        session.close()
+        return lines
+    finally:
+        watchdog.kill()
+        session.abandon()
+
+
+def _watch(session: Session) -> None:
+    while True:
+        gevent.sleep(_WATCH_S)
+        if time.monotonic() > session.deadline:
+            session.expire()
 
 
 def _tls_shown(session: Session) -> str:
@@ -378,7 +409,10 @@ def _context(is_verified: bool, ca_file: str | None) -> SSLContext:
     if is_verified:
         context.load_default_certs()
         if ca_file is not None:
-            context.load_verify_locations(ca_file)
+            try:
+                context.load_verify_locations(ca_file)
+            except OSError as error:
+                raise OSError(f"ca_file {ca_file} can't be used: {_text(error)}") from error
     else:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
