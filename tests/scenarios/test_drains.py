@@ -82,9 +82,10 @@ def test_the_grace_is_kept_and_what_is_not_answered_is_kept(stage: Stage) -> Non
 def test_a_second_signal_leaves_at_once_and_loses_nothing(stage: Stage) -> None:
     host = stage.host()
     silent = [f"stall+60@h{number}.example" for number in range(5)]
-    stage.push([mail(recipient, to=[recipient]) for recipient in silent])
     worker = stage.worker(relay=host)
-    host.has_taken(5)
+    for number, recipient in enumerate(silent, 1):  # one by one: each on a connection of its own
+        stage.push([mail(recipient, to=[recipient])])
+        host.has_taken(number)
     stage.push(map(mail, range(200)))
     host.has_taken(205)
     worker.signal(signal.SIGTERM)
