@@ -437,7 +437,7 @@ def test_no_server_makes_us_say_content_unasked(
         is_idle = not wanted
         while wanted:
             assert wanted[0].data is not None
-            assert wanted[0].data.code == 354
+            assert wanted[0].data.is_intermediate
             assert wanted[0].has_recipients
             client.content(wanted.pop())
         if waiting and (is_idle or client.overlaps):
