@@ -221,7 +221,6 @@ class Session:
                 raise TimeoutError(self._lateness) from error
             raise
         self.deadline = inf
-        self._replies = -1  # the next wait is a new one
         self._wire = _TlsWire(wrapped)
 
     def _write(self, out: bytes) -> None:
@@ -336,7 +335,9 @@ class _TlsWire:
         return received
 
     def write(self, data: bytes | memoryview) -> int:
-        sent: int = self._socket.send(data)
+        # Python's TLS takes all or waits, and a deadline is for a block, so a block is offered.
+        block = data if len(data) <= _BLOCK else memoryview(data)[:_BLOCK]
+        sent: int = self._socket.send(block)
         return sent
 
     def session(self) -> ssl.SSLSession | None:

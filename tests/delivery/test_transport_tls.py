@@ -323,6 +323,8 @@ def test_a_host_that_stops_reading_under_tls() -> None:
         stopped.set()
     assert str(sent.lost) == "end of data: timed out: nothing was read within 0.05 s"
     assert sent.one().fate is Fate.LATER
+    # What did leave was told, a block at a time: each had a deadline of its own.
+    assert 16384 < sent.session.client._written < len(content)
 
 
 # ---- what TLS brings with it
