@@ -118,13 +118,15 @@ class Lane:
     def _wanted(self) -> int:
         if not self.is_well and self.live == 0:
             return 1  # the probe
-        return DEPTH * max(1, min(self.window.size, self.house.share()))
+        return DEPTH * max(1, min(self.window.size, self.house.share))
 
     # ---- deliveries come and go
 
     def put(self, delivery: Delivery) -> None:
         """Queue a delivery; wake an idle sender or start one where there may be one more."""
         self.in_hand += 1
+        if self.in_hand == 1:
+            self.house.share_anew()
         self.house.bytes_in_hand += len(delivery.slot.payload)
         self.ready.append(delivery)
         self._call_sender()
@@ -167,6 +169,8 @@ class Lane:
 
     def _let_go(self, delivery: Delivery) -> None:
         self.in_hand -= 1
+        if self.in_hand == 0:
+            self.house.share_anew()
         self.house.bytes_in_hand -= len(delivery.slot.payload)
 
     # ---- the host's health

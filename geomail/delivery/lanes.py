@@ -32,6 +32,7 @@ class Lanes:
         self.report = report
         self.is_draining = False
         self.bytes_in_hand = 0
+        self.share = settings.concurrency
         self._stranded = stranded
         self._pool = Pool(settings.concurrency)
         self.news = Event()
@@ -61,6 +62,7 @@ class Lanes:
                 lane.terms = terms
                 lanes.append(lane)
             self.routes[relay.name] = Route(relay.name, lanes)
+        self.share_anew()
 
     # ---- what the popper asks
 
@@ -93,11 +95,11 @@ class Lanes:
 
     # ---- who gets a sender
 
-    def share(self) -> int:
-        """Return how many senders a lane may have: the Pool over the lanes with work."""
+    def share_anew(self) -> None:
+        """Set how many senders a lane may have: the Pool over the lanes with work."""
         busy = sum(1 for lane in self.lanes if lane.in_hand)
         size = self.settings.concurrency
-        return max(1, size // max(1, busy) if busy > 1 else size - self._reserve())
+        self.share = max(1, size // busy if busy > 1 else size - self._reserve())
 
     def staff(self, lane: Lane) -> None:
         """Start senders for `lane` while it has work for more and may have more."""
@@ -112,7 +114,7 @@ class Lanes:
         senders = len(lane.senders)
         if senders >= lane.window.size or lane.backoff.is_closed(time.monotonic()):
             return False
-        if senders >= self.share():
+        if senders >= self.share:
             return False
         if self._pool.free_count() > (self._reserve() if senders else 0):
             return True
@@ -149,7 +151,7 @@ class Lanes:
         richest = max(self.lanes, key=lambda lane: len(lane.senders))
         if idle:
             min(idle, key=lambda sender: sender.idle_since).dismiss()
-        elif len(richest.senders) > self.share():
+        elif len(richest.senders) > self.share:
             richest.leaving += 1
         else:
             return

@@ -238,9 +238,11 @@ class Client:
             self._lose(Cause.REFUSED, str(reply), reply)
             return False
         self._handlers[awaited.popleft()](reply)
-        if self._held and not awaited and not self.is_lost:
+        if self.is_lost:
+            return False
+        if self._held and not awaited:
             self._release()
-        return not self.is_lost
+        return True
 
     def _on_greeting(self, reply: Reply) -> None:
         self.greeting = reply
@@ -296,7 +298,9 @@ class Client:
     def _on_rcpt(self, reply: Reply) -> None:
         transaction = self.unfinished[-1]
         transaction.rcpt.append(reply)
-        if reply.is_intermediate:
+        if reply.is_positive:
+            transaction.accepted += 1
+        elif reply.is_intermediate:
             self._out_of_step(Awaited.RCPT, reply)
         elif len(self._held) == 1 and not transaction.has_recipients:
             self._give_up(transaction)

@@ -86,13 +86,14 @@ class Letter(Protocol):
 class Transaction:
     """One message on its way: the letter, the replies so far, and whose it is (`owner`)."""
 
-    __slots__ = ("content_end", "data", "final", "letter", "mail", "owner", "rcpt")
+    __slots__ = ("accepted", "content_end", "data", "final", "letter", "mail", "owner", "rcpt")
 
     def __init__(self, letter: Letter, owner: object) -> None:
         self.letter = letter
         self.owner = owner
         self.mail: Reply | None = None
         self.rcpt: list[Reply] = []
+        self.accepted = 0
         self.data: Reply | None = None
         self.final: Reply | None = None
         self.content_end = 0
@@ -100,11 +101,7 @@ class Transaction:
     @property
     def has_recipients(self) -> bool:
         """True when MAIL and at least one RCPT were accepted."""
-        return (
-            self.mail is not None
-            and self.mail.is_positive
-            and any(reply.is_positive for reply in self.rcpt)
-        )
+        return self.accepted > 0 and self.mail is not None and self.mail.is_positive
 
 
 class Ready(msgspec.Struct, frozen=True):
