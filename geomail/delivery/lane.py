@@ -28,6 +28,7 @@ from geomail.delivery.outcome import Outcome
 from geomail.delivery.pace import Backoff, Window
 from geomail.delivery.transport import Terms
 from geomail.job import Address, Email
+from geomail.relays import Pipeline
 
 if TYPE_CHECKING:
     from geomail.delivery.lanes import Lanes
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 DEPTH = 8
 _OVERFLOW = 4
+_LEARNT_S = 3600.0
+_PIPELINES: tuple[Pipeline, ...] = ("off", "message", "overlap")
 
 
 class Delivery:
@@ -81,14 +84,18 @@ class Lane:
         self.senders: set[Sender] = set()
         self.idle: list[Sender] = []
         self.in_hand = 0
+        self.connecting = 0
         self.live = 0
         self.leaving = 0
+        self.staffed_at = 0.0
         self.backoff = Backoff(settings.backoff_base_s, settings.backoff_cap_s)
         self.window = Window(settings.concurrency)
         self.last_error: str | None = None
         self.last_failure_at = 0.0
         self.clear_until = 0.0
         self.is_warned = False
+        self._pipeline: Pipeline = "overlap"
+        self._pipeline_until = 0.0
 
     # ---- questions
 
@@ -113,11 +120,22 @@ class Lane:
 
     def has_place(self, now: float) -> bool:
         """Return whether one more delivery may wait here; some more than `room()` says."""
-        return self.is_open(now) and self.in_hand < self._wanted() * _OVERFLOW
+        most = 1 if self._is_probing() else self._wanted() * _OVERFLOW
+        return self.is_open(now) and self.in_hand < most
+
+    def pipeline(self, now: float) -> Pipeline:
+        """Return how far commands may be sent ahead of replies: as set, or as learnt down."""
+        wanted = self.terms.relay.pipeline
+        if now >= self._pipeline_until:
+            return wanted
+        return min(wanted, self._pipeline, key=_PIPELINES.index)
+
+    def _is_probing(self) -> bool:
+        return not self.is_well and self.live == 0
 
     def _wanted(self) -> int:
-        if not self.is_well and self.live == 0:
-            return 1  # the probe
+        if self._is_probing():
+            return 1
         return DEPTH * max(1, min(self.window.size, self.house.share))
 
     # ---- deliveries come and go
@@ -135,9 +153,12 @@ class Lane:
         """Take the next ready delivery for a sender, or None."""
         return self.ready.popleft() if self.ready else None
 
-    def give_back(self, delivery: Delivery) -> None:
-        """Put a delivery back in front: it counts as never taken."""
-        self.ready.appendleft(delivery)
+    def give_back(self, delivery: Delivery, *, in_front: bool = True) -> None:
+        """Put a delivery back: it counts as never taken. Not in front: others are tried first."""
+        if in_front:
+            self.ready.appendleft(delivery)
+        else:
+            self.ready.append(delivery)
         self._call_sender()
 
     def _call_sender(self) -> None:
@@ -154,10 +175,16 @@ class Lane:
             self.house.want_more()
 
     def drop(self, delivery: Delivery) -> None:
-        """Forget a delivery whose lease is lost: somebody else has it by now."""
-        self._let_go(delivery)
+        """Give up a delivery whose lease is lost: Redis knows whose it is by now."""
         metrics.count("lease_lost")
         log.warning("lease_lost", id=delivery.slot.id, host=self.name)
+        self._let_go(delivery)
+        self.house.stranded([delivery])
+
+    def split(self, delivery: Delivery, most: int) -> None:
+        """Give up a delivery that has to become several, of `most` recipients each."""
+        self._let_go(delivery)
+        self.house.split(delivery, most)
 
     def empty(self) -> list[Delivery]:
         """Return all ready deliveries and keep none."""
@@ -187,11 +214,12 @@ class Lane:
     def fail(self, text: str, *, began: float) -> None:
         """The host failed an attempt that began at `began`: close the lane for a while.
 
-        Attempts that were under way together fail together, and count once.
+        Attempts that were under way together fail together, and count once; so do connections
+        that end while the lane is closed already.
         """
         now = time.monotonic()
         self.last_error = text
-        if began < self.last_failure_at:
+        if began < self.last_failure_at or self.backoff.is_closed(now):
             return
         self.last_failure_at = now
         delay_s = self.backoff.fail(now, self.house.chance())
@@ -202,7 +230,21 @@ class Lane:
         )
         self.house.reopen_later(self, delay_s)
 
+    def learn_down(self, text: str, now: float) -> bool:
+        """After a connection got out of step: pipeline less for a while.
+
+        Returns whether there was something to take back; then another connection is worth making.
+        """
+        known = self.pipeline(now)
+        if known == _PIPELINES[0]:
+            return False
+        self._pipeline = _PIPELINES[_PIPELINES.index(known) - 1]
+        self._pipeline_until = now + _LEARNT_S
+        log.warning("pipelining_less", host=self.name, now=self._pipeline, why=text)
+        return True
+
 
 def by_need(lanes: Iterable[Lane]) -> list[Lane]:
-    """Return the lanes that have work, the ones with fewest senders first."""
-    return sorted((lane for lane in lanes if lane.ready), key=lambda lane: len(lane.senders))
+    """Return the lanes with work: those with fewest senders first, then the longest wait."""
+    needy = (lane for lane in lanes if lane.ready)
+    return sorted(needy, key=lambda lane: (len(lane.senders), lane.staffed_at))

@@ -26,14 +26,25 @@ class Lanes:
     """All lanes of a worker, and the Pool that their senders share."""
 
     def __init__(
-        self, settings: Settings, *, report: Report, stranded: Callable[[list[Delivery]], None]
+        self,
+        settings: Settings,
+        *,
+        report: Report,
+        stranded: Callable[[list[Delivery]], None],
+        split: Callable[[Delivery, int], None],
     ) -> None:
+        """Build the lanes.
+
+        `report` gets what became of each delivery; `stranded` those that a lane can't keep; `split`
+        one that has to become several, and how many recipients each may have.
+        """
         self.settings = settings
         self.report = report
+        self.stranded = stranded
+        self.split = split
         self.is_draining = False
         self.bytes_in_hand = 0
         self.share = settings.concurrency
-        self._stranded = stranded
         self._pool = Pool(settings.concurrency)
         self.news = Event()
         self._is_full = False
@@ -51,6 +62,7 @@ class Lanes:
         known = {(lane.terms.relay.name, lane.name): lane for lane in self.lanes}
         self.settings = settings
         self.routes = {}
+        self.lanes = [lane for lane in self.lanes if lane.in_hand or lane.senders]
         for relay in settings.relays.values():
             lanes = []
             for member in relay.members:
@@ -58,6 +70,7 @@ class Lanes:
                 lane = known.get((relay.name, f"{member.host}:{member.port}"))
                 if lane is None:
                     lane = Lane(terms, self)
+                if lane not in self.lanes:
                     self.lanes.append(lane)
                 lane.terms = terms
                 lanes.append(lane)
@@ -71,7 +84,7 @@ class Lanes:
         if self.bytes_in_hand >= self.settings.memory_mb * 1_000_000:
             return 0
         now = time.monotonic()
-        return sum(lane.room(now) for lane in self.lanes)
+        return sum(route.room(now) for route in self.routes.values())
 
     def in_hand(self) -> int:
         """Return how many deliveries are ready or under way."""
@@ -88,10 +101,11 @@ class Lanes:
         self.wait_for_news(timeout_s)
         self._is_full = False
 
-    def wait_for_news(self, timeout_s: float) -> None:
-        """Return when `news` is set (a closed lane opened, or the owner's own), or in time."""
-        self.news.wait(timeout_s)
+    def wait_for_news(self, timeout_s: float) -> bool:
+        """Wait until `news` is set (a closed lane opened, or the owner's own); False if in vain."""
+        is_told = self.news.wait(timeout_s)
         self.news.clear()
+        return bool(is_told)
 
     # ---- who gets a sender
 
@@ -104,9 +118,10 @@ class Lanes:
     def staff(self, lane: Lane) -> None:
         """Start senders for `lane` while it has work for more and may have more."""
         # Each connection under way will take one of the ready deliveries.
-        while len(lane.ready) > len(lane.senders) - lane.live and self._may_have_one_more(lane):
+        while len(lane.ready) > lane.connecting and self._may_have_one_more(lane):
             sender = Sender(lane)
             lane.senders.add(sender)
+            lane.staffed_at = time.monotonic()
             self._pool.start(sender)
             sender.rawlink(self._sender_left)  # behind the Pool's own link: it counts no more
 
@@ -118,7 +133,7 @@ class Lanes:
             return False
         if self._pool.free_count() > (self._reserve() if senders else 0):
             return True
-        self._make_place()
+        self._make_place(for_first=senders == 0)
         return False
 
     def staff_all(self) -> None:
@@ -133,25 +148,27 @@ class Lanes:
         if self.is_draining:
             return
         if lane.ready and not lane.is_open(time.monotonic()):
-            self._stranded(lane.empty())
+            self.stranded(lane.empty())
         self.staff_all()
         self.news.set()
 
     def _reserve(self) -> int:
         return max(1, self.settings.concurrency // 10) if len(self.lanes) > 1 else 0
 
-    def _make_place(self) -> None:
+    def _make_place(self, *, for_first: bool) -> None:
         """Ask one sender to leave: the longest idle, else one of the lane furthest above its share.
 
-        One at a time: the next is asked when it has left.
+        One at a time: the next is asked when it has left. `for_first`: the lane that needs it has
+        none at all, and with more lanes than connections they have to take turns.
         """
         if self._is_making_place:
             return
+        needy = 0 if for_first else self.share
         idle = [sender for lane in self.lanes for sender in lane.idle]
         richest = max(self.lanes, key=lambda lane: len(lane.senders))
         if idle:
             min(idle, key=lambda sender: sender.idle_since).dismiss()
-        elif len(richest.senders) > self.share:
+        elif len(richest.senders) > min(self.share, needy) and not richest.leaving:
             richest.leaving += 1
         else:
             return
@@ -185,7 +202,7 @@ class Lanes:
         """Begin nothing more; return what was ready and not begun."""
         self.is_draining = True
         for lane in self.lanes:
-            for sender in tuple(lane.idle):
+            for sender in tuple(lane.senders):
                 sender.dismiss()
         return self._unbegun()
 
@@ -193,15 +210,17 @@ class Lanes:
         """Wait for what is on the wire; return what turned out not to have been sent at all.
 
         The last `last_s` of `timeout_s` are for connections that hang: they are cut, and judged as
-        after a time-out.
+        after a time-out. Connections that carry no message yet are not waited for.
         """
-        self._pool.join(timeout=max(0.0, timeout_s - last_s))
-        for lane in self.lanes:
-            for sender in tuple(lane.senders):
-                sender.cut_off()
-        self._pool.join(timeout=last_s)
+        gevent.joinall(self._working(), timeout=max(0.0, timeout_s - last_s))
+        for sender in self._working():
+            sender.cut_off()
+        gevent.joinall(self._working(), timeout=last_s)
         self._watchdog.kill()
         return self._unbegun()
+
+    def _working(self) -> list[Sender]:
+        return [sender for lane in self.lanes for sender in lane.senders if sender.is_live]
 
     def _unbegun(self) -> list[Delivery]:
         return [delivery for lane in self.lanes for delivery in lane.empty()]

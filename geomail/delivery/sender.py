@@ -40,14 +40,16 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
     def __init__(self, lane: Lane) -> None:
         super().__init__()
         self.lane = lane
+        self.is_live = False
+        self._is_connecting = False
+        self._note_connecting(True)
         self.idle_since = 0.0
         self._house = lane.house
         self._session: Session | None = None
         self._began = time.monotonic()
         self._wake = Event()
         self._is_dismissed = False
-        self._is_live = False
-        self._composing: Delivery | None = None
+        self._taken: Delivery | None = None  # from the lane, and neither begun nor settled yet
 
     # ---- said from outside
 
@@ -86,23 +88,30 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         except Exception as error:  # noqa: BLE001 - the top of a greenlet
             self._break_down(error)
         finally:
+            self._note_connecting(False)
+            self._return_taken()
             self._hang_up()
 
     def _connect(self) -> Session | None:
         lane = self.lane
         self._began = time.monotonic()
+        self._note_connecting(True)
         in_clear = self._began < lane.clear_until
-        session = self._session = Session(lane.terms, in_clear=in_clear)
+        session = self._session = Session(
+            lane.terms, in_clear=in_clear, pipeline=lane.pipeline(self._began)
+        )
         lost = session.open()
+        self._note_connecting(False)
         if lost is None:
             lane.live += 1
-            self._is_live = True
+            self.is_live = True
             self._note_tls(session)
             return session
         self._hang_up()
         if lost.cause is Cause.TLS and lane.terms.may_fall_back and not in_clear:
+            if lane.clear_until <= self._began:
+                log.warning("tls_failed_going_clear", host=lane.name, why=str(lost), for_s=_CLEAR_S)
             lane.clear_until = self._began + _CLEAR_S
-            log.warning("tls_failed_going_clear", host=lane.name, why=str(lost), for_s=_CLEAR_S)
             return self._connect()
         lane.fail(str(lost), began=self._began)
         return None
@@ -112,16 +121,16 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         client = session.client
         wanted: Transaction | None = None
         while True:
-            following = self._next(session, is_idle=wanted is None)
+            letter = self._next(session, is_idle=wanted is None)
             if wanted is not None:
                 if not self._write_content(session, wanted):
-                    self._return(following)
                     return False
-            elif following is None:
+            elif letter is None:
                 self._hang_up(politely=True)
                 return not self._must_leave()
-            if following is not None:
-                client.begin(following[1], following[0])
+            if letter is not None:
+                client.begin(letter, self._taken)
+                self._taken = None
             wanted = None
             for event in session.exchange():
                 if type(event) is ContentWanted:
@@ -136,32 +145,30 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         if isinstance(delivery, Delivery) and not delivery.is_mine():
             self._hang_up()
             self.lane.drop(delivery)
+            self._return_taken()
             return False
         session.client.content(wanted)
         return True
 
-    def _return(self, following: tuple[Delivery, Letter] | None) -> None:
-        if following is not None:
-            self.lane.give_back(following[0])
-
     # ---- the next message
 
-    def _next(self, session: Session, *, is_idle: bool) -> tuple[Delivery, Letter] | None:
-        """Return the next delivery with its letter; None when there is none, or none may begin.
+    def _next(self, session: Session, *, is_idle: bool) -> Letter | None:
+        """Return the next letter, its delivery in `_taken`; None when none is there, or may begin.
 
         Waits for one only when the connection is idle.
         """
-        if not is_idle and not session.client.overlaps:
+        if session.client.is_full or not (is_idle or session.client.overlaps):
             return None
         while not self._must_leave():
-            delivery = self.lane.take()
+            delivery = self._taken = self.lane.take()
             if delivery is None:
                 if not is_idle or not self._wait(session):
                     return None
                 continue
             letter = self._letter(session, delivery)
             if letter is not None:
-                return delivery, letter
+                return letter
+            self._taken = None
         return None
 
     def _wait(self, session: Session) -> bool:
@@ -182,29 +189,28 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
 
     def _letter(self, session: Session, delivery: Delivery) -> Letter | None:
         """Compose a delivery for this host; None when it was settled without being sent."""
-        lane = self.lane
+        lane, client = self.lane, session.client
         if not delivery.is_mine():
             lane.drop(delivery)
             return None
-        settings = self._house.settings
-        self._composing = delivery
+        if 0 < client.most_recipients < len(delivery.recipients):
+            lane.split(delivery, client.most_recipients)
+            return None
         try:
             letter = compose(
                 delivery.email,
                 id=delivery.slot.id,
                 first_seen_ms=delivery.slot.first_seen_ms,
                 sender=delivery.sender,
-                eight_bit=session.client.eight_bit,
-                redirect_to=settings.redirect_to,
+                eight_bit=client.eight_bit,
+                redirect_to=self._house.settings.redirect_to,
                 recipients=delivery.recipients,
             )
         except PayloadError as error:
             outcome = Outcome(Fate.NEVER, Blame.MESSAGE, "compose", str(error))
             lane.done(delivery, [outcome] * len(delivery.recipients))
             return None
-        finally:
-            self._composing = None
-        refusal = session.client.refusal(letter)
+        refusal = client.refusal(letter)
         if refusal is None:
             return letter
         lane.done(delivery, [refused_here(refusal)] * len(delivery.recipients))
@@ -219,7 +225,8 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
             self.lane.done(delivery, judge(transaction))
 
     def _lost(self, session: Session, lost: Lost) -> bool:
-        client = session.client
+        """Judge what was under way; return whether another connection is worth making at once."""
+        client, lane = session.client, self.lane
         blame = judge_host(lost, has_delivered=client.delivered > 0)
         for transaction in reversed(client.unfinished):
             self._lost_one(session, lost, transaction)
@@ -227,40 +234,59 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         if blame is Blame.CONNECTION:
             metrics.count("connections_used_up")
             return True
-        self.lane.fail(str(lost), began=self._began)
+        now = time.monotonic()
+        is_out_of_step = lost.cause is Cause.OUT_OF_STEP and client.begun > 0
+        if is_out_of_step and client.pipelining and lane.learn_down(str(lost), now):
+            return True
+        lane.fail(str(lost), began=now)
         return False
 
     def _lost_one(self, session: Session, lost: Lost, transaction: Transaction) -> None:
+        client = session.client
         delivery = transaction.owner
         if not isinstance(delivery, Delivery):
             return
         outcomes = judge_loss(
             lost,
             transaction,
-            is_sent_whole=session.client.sent_whole(transaction),
-            # A message that keeps coming back from used-up connections is no innocent victim.
-            has_delivered=session.client.delivered > 0 and delivery.returned < _RETURNS_LIMIT,
+            is_sent_whole=client.sent_whole(transaction),
+            has_delivered=client.delivered > 0,
         )
-        if outcomes[0].fate is Fate.AGAIN:
-            delivery.returned += 1
-            self.lane.give_back(delivery)
-        else:
+        is_in_work = transaction is client.unfinished[0]
+        delivery.returned += is_in_work
+        if outcomes[0].fate is not Fate.AGAIN:
             self.lane.done(delivery, outcomes)
+        elif delivery.returned > _RETURNS_LIMIT:
+            # A message that ends every connection it comes to is no innocent victim.
+            self.lane.done(delivery, [_counted(outcomes[0])] * len(outcomes))
+        else:
+            # Where its MAIL was what the host did not survive, another message makes the probe.
+            at_fault = is_in_work and outcomes[0].blame is Blame.HOST
+            self.lane.give_back(delivery, in_front=not at_fault)
 
     def _break_down(self, error: Exception) -> None:
         """A fault of ours: nothing is lost, everything in hand is tried later."""
-        session = self._session
+        session, taken = self._session, self._taken
         held = list(session.client.unfinished) if session is not None else []
-        ids = [t.owner.slot.id for t in held if isinstance(t.owner, Delivery)]
+        owners = [(t, t.owner) for t in held if isinstance(t.owner, Delivery)]
+        ids = [owner.slot.id for _, owner in owners] + ([taken.slot.id] if taken else [])
         log.error("sender_broke", id=",".join(ids) or None, host=self.lane.name, why=repr(error))
-        text = f"internal error: {error!r}"
-        if session is not None:
-            lost = Lost(Cause.OUT_OF_STEP, None, text)
-            for transaction in reversed(held):
-                self._lost_one(session, lost, transaction)
-        if self._composing is not None:
-            later = Outcome(Fate.LATER, Blame.MESSAGE, "compose", text)
-            self.lane.done(self._composing, [later] * len(self._composing.recipients))
+        self._taken = None
+        for transaction, owner in owners:
+            is_sent = session is not None and session.client.sent_whole(transaction)
+            self._postpone(owner, Fate.UNKNOWN if is_sent else Fate.LATER, error)
+        if taken is not None:
+            self._postpone(taken, Fate.LATER, error)
+        self.lane.fail(f"internal error: {error!r}", began=time.monotonic())
+
+    def _postpone(self, delivery: Delivery, fate: Fate, error: Exception) -> None:
+        outcome = Outcome(fate, Blame.BOTH, "internal", f"internal error: {error!r}")
+        self.lane.done(delivery, [outcome] * len(delivery.recipients))
+
+    def _return_taken(self) -> None:
+        delivery, self._taken = self._taken, None
+        if delivery is not None:
+            self.lane.give_back(delivery)
 
     # ---- leaving
 
@@ -274,8 +300,8 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         session, self._session = self._session, None
         if session is None:
             return
-        if self._is_live:
-            self._is_live = False
+        if self.is_live:
+            self.is_live = False
             self.lane.live -= 1
         if politely:
             self._session = session  # the watchdog still looks after it
@@ -283,9 +309,18 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
             self._session = None
         session.abandon()
 
+    def _note_connecting(self, is_connecting: bool) -> None:
+        self.lane.connecting += is_connecting - self._is_connecting
+        self._is_connecting = is_connecting
+
     def _note_tls(self, session: Session) -> None:
         lane = self.lane
         member = lane.terms.member
         if session.client.under_tls and not member.verified and not lane.is_warned:
             lane.is_warned = True
             log.warning("tls_not_verified", host=lane.name, hint="smtp:// encrypts, and trusts all")
+
+
+def _counted(outcome: Outcome) -> Outcome:
+    """Return `outcome` as one that costs the message a try."""
+    return Outcome(Fate.LATER, Blame.BOTH, outcome.phase, outcome.text, outcome.code)

@@ -32,6 +32,7 @@ import gevent.socket
 from gevent.ssl import SSLContext, SSLSocket
 
 from geomail.config import Member, Relay, Settings
+from geomail.relays import Pipeline
 from geomail.smtp.auth import Login
 from geomail.smtp.client import Client
 from geomail.smtp.events import Awaited, Cause, Event, HandshakeWanted, Lost, Phase, Policy, Ready
@@ -78,15 +79,13 @@ class Terms:
         """True where a failed handshake may be followed by a new connection in clear."""
         return self.member.tls == "may" and not self.relay.tls_required
 
-    def policy(self, *, in_clear: bool) -> Policy:
+    def policy(self, *, in_clear: bool, pipeline: Pipeline) -> Policy:
         """Return what the conversation has to insist on; `in_clear`: STARTTLS has just failed."""
         tls = "may" if self.may_fall_back else "must"
         login = None
         if self.member.user is not None:
             login = Login(self.member.user, self.member.password or "")
-        return Policy(
-            self.helo, "never" if in_clear else tls, login=login, pipeline=self.relay.pipeline
-        )
+        return Policy(self.helo, "never" if in_clear else tls, login=login, pipeline=pipeline)
 
     def context(self) -> SSLContext:
         """Return the TLS settings: verified unless the relay is plain smtp:// without a login."""
@@ -98,10 +97,14 @@ class Terms:
 class Session:
     """One connection to one host, from connect to close."""
 
-    def __init__(self, terms: Terms, *, in_clear: bool = False) -> None:
+    def __init__(
+        self, terms: Terms, *, in_clear: bool = False, pipeline: Pipeline | None = None
+    ) -> None:
+        """Prepare a session; `pipeline`: what was learnt, where it is less than the relay's."""
         self.terms = terms
         self.client = Client(
-            terms.policy(in_clear=in_clear), under_tls=terms.member.tls == "implicit"
+            terms.policy(in_clear=in_clear, pipeline=pipeline or terms.relay.pipeline),
+            under_tls=terms.member.tls == "implicit",
         )
         self.deadline = inf
         self._wire: _PlainWire | _TlsWire | None = None

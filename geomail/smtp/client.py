@@ -58,11 +58,13 @@ class Client:
         self.is_logged_in = False
         self.capabilities: dict[str, str] = {}
         self.greeting: Reply | None = None
+        self.begun = 0
         self.delivered = 0
         self.replies = 0
         self.unfinished: deque[Transaction] = deque()
         self.awaited: deque[Awaited] = deque((Awaited.GREETING,))
         self.eight_bit = self.pipelining = self.overlaps = False
+        self.most_mails = self.most_recipients = 0
         self._reader = ReplyReader()
         self._out: list[bytes] = []
         self._queued = 0
@@ -87,6 +89,11 @@ class Client:
             Awaited.RSET: self._on_reset,
             Awaited.QUIT: self._on_quit,
         }
+
+    @property
+    def is_full(self) -> bool:
+        """True when the server takes no further message on this connection (RFC 9422, MAILMAX)."""
+        return 0 < self.most_mails <= self.begun
 
     @property
     def is_lost(self) -> bool:
@@ -160,6 +167,7 @@ class Client:
             raise ProtocolError(f"a transaction can't begin while {self.phase.value}")
         transaction = Transaction(letter, owner)
         self.unfinished.append(transaction)
+        self.begun += 1
         if self._needs_reset:
             self._needs_reset = False
             self._command(Awaited.RSET, b"RSET\r\n")
@@ -368,6 +376,7 @@ class Client:
         self.eight_bit = "8BITMIME" in capabilities
         self.pipelining = "PIPELINING" in capabilities and self.policy.pipeline != "off"
         self.overlaps = self.pipelining and self.policy.pipeline == "overlap"
+        self.most_mails, self.most_recipients = _limits(capabilities.get("LIMITS", ""))
 
     def _next_step(self) -> None:
         if self.under_tls or self.policy.tls == "never":
@@ -488,6 +497,14 @@ _QUOTED = re.compile(r'"(?:[^\x00-\x1f\x7f"\\]|\\[\x20-\x7e])*"@[^\x00-\x20\x7f<
 def is_safe_path(address: str) -> bool:
     """Return whether `address` can stand between < and > (RFC 5321 section 4.1.2)."""
     return _SUSPECT.search(address) is None or _QUOTED.fullmatch(address) is not None
+
+
+def _limits(text: str) -> tuple[int, int]:
+    """Return MAILMAX and RCPTMAX of a LIMITS keyword (RFC 9422); 0 where there is none."""
+    named = dict(pair.partition("=")[::2] for pair in text.upper().split())
+    found = [named.get(name, "") for name in ("MAILMAX", "RCPTMAX")]
+    mails, recipients = (int(number) if number.isdecimal() else 0 for number in found)
+    return mails, recipients
 
 
 def _challenge(reply: Reply) -> bytes:

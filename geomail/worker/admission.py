@@ -9,13 +9,14 @@ otherwise                                  into the ready queue of the first lan
 """
 
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
 
 from geomail import log, metrics
 from geomail.config import Relay, Settings
-from geomail.delivery.lane import Delivery
+from geomail.delivery.lane import Delivery, Lane
 from geomail.delivery.lanes import Lanes
 from geomail.delivery.pace import is_too_old
 from geomail.delivery.route import Route, names
@@ -36,6 +37,7 @@ from geomail.queue import (
     Split,
 )
 from geomail.worker.clock import RedisClock
+from geomail.worker.settlement import since_ms
 from geomail.worker.settler import Settler
 
 DEFAULT_RELAY = "default"
@@ -65,32 +67,44 @@ class Admission:
     def admit(self, queue: Queue, slot: Slot) -> None:
         """Put the delivery of `slot` into a lane, or settle it otherwise."""
         try:
-            self._admit(queue, slot, decode(slot.payload))
+            found = self._admit(queue, slot, decode(slot.payload))
         except PayloadError as error:
             self._bury(queue, slot, str(error))
+            return
         except Exception as error:  # noqa: BLE001 - one job's surprise is not the batch's
             log.error("admission_broke", id=slot.id, why=repr(error))
             self._settler.add(queue, _postponed(slot, error, self._settings))
+            return
+        if found is not None:
+            lane, delivery = found
+            lane.put(delivery)
 
     def reroute(self, deliveries: list[Delivery]) -> None:
         """Find another place for deliveries whose lane has closed."""
         now = time.monotonic()
         for delivery in deliveries:
             route = self._lanes.routes.get(delivery.route)
-            if not delivery.is_mine():
-                continue
-            lane = route.choose(now) if route is not None else None
-            if lane is not None:
+            if route is None or not delivery.is_mine():
+                # Redis passes it over when the slot is another's; else it is taken anew.
+                self.release(delivery.queue, delivery.slot)
+            elif (lane := route.choose(now)) is not None:
                 lane.put(delivery)
             else:
                 self._park(delivery.queue, delivery.slot, delivery.route, now)
+
+    def split(self, delivery: Delivery, most: int) -> None:
+        """Make several of a delivery whose host takes `most` recipients at a time."""
+        self._split(delivery.queue, delivery.slot, delivery.recipients, most)
 
     def release(self, queue: Queue, slot: Slot) -> None:
         """Give a slot back untouched: it is taken first by whoever takes next."""
         self._settler.add(queue, Release(slot, slot.state))
 
-    def _admit(self, queue: Queue, slot: Slot, job: Job) -> None:
-        """Do the same for its job. Raises PayloadError with the reason of a dead letter."""
+    def _admit(self, queue: Queue, slot: Slot, job: Job) -> tuple[Lane, Delivery] | None:
+        """Return lane and delivery, or None when the slot was settled.
+
+        Raises PayloadError with the reason of a dead letter.
+        """
         if not isinstance(job, Email):
             raise PayloadError(_not_yet(job))
         now_ms = self._clock.now_ms()
@@ -99,45 +113,43 @@ class Admission:
         if job.send_at_ms is not None and job.send_at_ms > now_ms:
             metrics.count("scheduled")
             self._settler.add(queue, Retry(slot, job.send_at_ms - now_ms, slot.state))
-            return
+            return None
         route = self._lanes.routes.get(job.relay or DEFAULT_RELAY)
         if route is None:
             known = names(self._lanes.routes.values())
             raise PayloadError(f"relay {job.relay or DEFAULT_RELAY!r} is not known; known: {known}")
-        self._check_age(slot, route, now_ms)
+        self._check_age(slot, job, route, now_ms)
         sender = job.sender or self._senders[route.name]
         if sender is None and job.raw is None:
             raise PayloadError("no sender: the payload has no from; pass --from")
         recipients = slot.state.rcpt or job.recipients
         if len(recipients) > self._settings.max_recipients:
-            self._split(queue, slot, recipients)
-            return
+            self._split(queue, slot, recipients, self._settings.max_recipients)
+            return None
         now = time.monotonic()
         lane = route.choose(now)
         if lane is None:
             self._park(queue, slot, route.name, now)
-            return
-        lane.put(
-            Delivery(
-                queue,
-                slot,
-                email=job,
-                recipients=recipients,
-                sender=sender or Address(""),
-                route=route.name,
-            )
+            return None
+        delivery = Delivery(
+            queue,
+            slot,
+            email=job,
+            recipients=recipients,
+            sender=sender or Address(""),
+            route=route.name,
         )
+        return lane, delivery
 
-    def _check_age(self, slot: Slot, route: Route, now_ms: int) -> None:
-        since_ms = slot.state.retried_ms or slot.first_seen_ms
-        if is_too_old(since_ms, now_ms, max_age_s=self._settings.max_age_s):
+    def _check_age(self, slot: Slot, job: Email, route: Route, now_ms: int) -> None:
+        max_age_s = self._settings.max_age_s
+        if is_too_old(since_ms(slot, job), now_ms, max_age_s=max_age_s):
             why = route.last_error() or slot.state.last or "the host never took it"
-            raise PayloadError(f"older than {self._settings.max_age_s:g} s: {why}")
+            raise PayloadError(f"older than {max_age_s:g} s: {why}")
 
-    def _split(self, queue: Queue, slot: Slot, recipients: list[str]) -> None:
-        most = self._settings.max_recipients
+    def _split(self, queue: Queue, slot: Slot, recipients: Sequence[str], most: int) -> None:
         parts = [
-            Part(msgspec.structs.replace(slot.state, rcpt=recipients[i : i + most]), "slot")
+            Part(msgspec.structs.replace(slot.state, rcpt=list(recipients[i : i + most])), "slot")
             for i in range(0, len(recipients), most)
         ]
         metrics.count("split")

@@ -12,29 +12,29 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import gevent
 from gevent.event import Event
 
 from geomail import log, metrics
 from geomail.config import Settings, require_relays
-from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.lane import Delivery
 from geomail.delivery.lanes import Lanes
-from geomail.delivery.outcome import Outcome
 from geomail.errors import GeomailError, RedisUnusable
-from geomail.queue import Link, Queue, Slot
+from geomail.queue import Counts, Link, Queue, Slot
 from geomail.worker.admission import Admission
 from geomail.worker.clock import RedisClock
 from geomail.worker.popper import Popper
 from geomail.worker.settler import Settler
 
 _REAP_EVERY_S = 5.0
+_COUNT_S = 5.0
+# What SIGHUP can't change in a running worker.
+_FIXED = ("concurrency", "redis", "queues", "lease_s", "beat_s", "delivery_log", "data", "burst")
 
 
 def run(settings: Settings) -> int:
-    """Deliver until told to stop; return the exit status (0, or 1 when a burst left a route
-    closed).
+    """Deliver until told to stop; return the exit status: 1 when a burst left a route closed.
 
     Raises ConfigError or RedisUnusable when it can't start.
     """
@@ -42,28 +42,34 @@ def run(settings: Settings) -> int:
     if settings.redis is None:
         raise RedisUnusable("no Redis: pass --redis URL")
     link = Link(settings.redis)
-    link.probe()
     queues = [
         Queue(link, name, lease_s=settings.lease_s, beat_s=settings.beat_s)
         for name, _ in settings.queues
     ]
-    return Worker(settings, queues).run()
+    return Worker(settings, link, queues).run()
 
 
 class Worker:
     """One worker: its greenlets and how they end."""
 
-    def __init__(self, settings: Settings, queues: list[Queue]) -> None:
+    def __init__(self, settings: Settings, link: Link, queues: list[Queue]) -> None:
         self.settings = settings
+        self._link = link
         self._queues = queues
         self._stop = Event()
         self._signals = 0
+        self._is_running = False
         self._failure: GeomailError | None = None
         self._clock = RedisClock()
         self.settler = Settler(
             settings, self._clock, parts=self._admit_parts, delayed=self._on_new_due_time
         )
-        self.lanes = Lanes(settings, report=self._report, stranded=self._stranded)
+        self.lanes = Lanes(
+            settings,
+            report=self.settler.report,
+            stranded=self._on_stranded,
+            split=self._on_too_many,
+        )
         self.admission = Admission(
             settings, lanes=self.lanes, settler=self.settler, clock=self._clock
         )
@@ -74,44 +80,55 @@ class Worker:
             admission=self.admission,
             settler=self.settler,
             clock=self._clock,
+            unusable=self._fail,
         )
-        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._popping: gevent.Greenlet[..., None] | None = None
 
     def run(self) -> int:
         """Start everything, wait for the reason to stop, drain; return the exit status."""
         self._listen_to_signals()
+        # Beside the main greenlet, which has to hear signals while Redis is away.
+        self._start("start", self._begin)
+        self._stop.wait()
+        if self._is_running:
+            self._drain()
+        if self._failure is not None:
+            raise self._failure
+        return self._say_goodbye()
+
+    def _begin(self) -> None:
+        self._link.probe()
         for queue in self._queues:
             queue.register()
         self._start("beat", self._beat)
         self._start("settler", self.settler.run)
         for queue in self._queues:
-            self._reap_one(queue)
+            queue.reap()
         self._start("reaper", self._reap)
-        self._start("popper", self._pop)
+        self._popping = self._start("popper", self._pop)
+        self._is_running = True
         log.info(
             "running",
             lists=",".join(queue.name for queue in self._queues),
             relays=",".join(lane.name for lane in self.lanes.lanes),
             concurrency=self.settings.concurrency,
         )
-        self._stop.wait()
-        self._drain()
-        if self._failure is not None:
-            raise self._failure
-        return self._say_goodbye()
 
     # ---- greenlets
 
-    def _start(self, name: str, work: Callable[[], None]) -> None:
-        self._greenlets.append(gevent.spawn(self._keep_going, name, work))
+    def _start(self, name: str, work: Callable[[], None]) -> "gevent.Greenlet[..., None]":
+        return gevent.spawn(self._keep_going, name, work)
+
+    def _fail(self, error: RedisUnusable) -> None:
+        self._failure = error
+        self._stop.set()
 
     def _keep_going(self, name: str, work: Callable[[], None]) -> None:
         while True:
             try:
                 work()
             except RedisUnusable as error:
-                self._failure = error
-                self._stop.set()
+                self._fail(error)
                 return
             except Exception as error:  # noqa: BLE001 - the top of a greenlet
                 log.error("greenlet_broke", name=name, why=repr(error))
@@ -136,27 +153,26 @@ class Worker:
         while True:
             gevent.sleep(_REAP_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             for queue in self._queues:
-                self._reap_one(queue)
-
-    def _reap_one(self, queue: Queue) -> None:
-        count = queue.reap()
-        if count:
-            log.warning("reaped", list=queue.name, jobs=count)
+                if queue.reap():
+                    self.popper.look_again()
 
     # ---- what the rooms tell each other
 
-    def _report(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
-        self.settler.report(delivery, outcomes, lane)
-
-    def _stranded(self, deliveries: list[Delivery]) -> None:
+    def _on_stranded(self, deliveries: list[Delivery]) -> None:
         self.admission.reroute(deliveries)
 
+    def _on_too_many(self, delivery: Delivery, most: int) -> None:
+        self.admission.split(delivery, most)
+
     def _on_new_due_time(self) -> None:
-        self.lanes.news.set()
+        self.popper.look_again()
 
     def _admit_parts(self, queue: Queue, slots: list[Slot]) -> None:
         for slot in slots:
-            self.admission.admit(queue, slot)
+            if self.lanes.is_draining:
+                self.admission.release(queue, slot)
+            else:
+                self.admission.admit(queue, slot)
 
     # ---- signals
 
@@ -171,15 +187,19 @@ class Worker:
         self._stop.set()
 
     def _on_hangup(self) -> None:
-        with suppress(OSError):
-            self.settler.delivery_log.reopen()
         try:
+            self.settler.delivery_log.reopen()
             settings = self.settings.again()
             require_relays(settings)
             self.admission.configure(settings)
         except GeomailError as error:
             log.error("reload_failed", why=str(error), hint="the old settings stay in force")
             return
+        unheard = [
+            name for name in _FIXED if getattr(settings, name) != getattr(self.settings, name)
+        ]
+        if unheard:
+            log.warning("needs_a_restart", settings=",".join(unheard))
         self.settings = self.settler.settings = settings
         self.lanes.configure(settings)
         log.info("reloaded", relays=",".join(lane.name for lane in self.lanes.lanes))
@@ -196,12 +216,18 @@ class Worker:
             log.warning("left_in_hand", jobs=self.lanes.in_hand(), hint="their lease will run out")
 
     def _put_back(self, deadline: float) -> None:
+        """Finish what is on the wire, give the rest back, and let Redis know, until `deadline`."""
+        margin_s = min(2.0, self.settings.grace_s / 4)
+        self.lanes.news.set()
+        if self._popping is not None:
+            self._popping.join(timeout=margin_s)
         self._release(self.lanes.stop())
-        left_s = max(0.0, deadline - time.monotonic())
-        self._release(self.lanes.join(left_s, last_s=min(2.0, left_s / 4)))
+        left_s = max(0.0, deadline - margin_s - time.monotonic())
+        self._release(self.lanes.join(left_s, last_s=min(margin_s, left_s / 4)))
         if self.settler.wait_until_idle(deadline - time.monotonic()):
             for queue in self._queues:
-                queue.leave()
+                if not queue.leave():
+                    log.warning("left_in_hand", list=queue.name, hint="its lease will run out")
 
     def _release(self, deliveries: list[Delivery]) -> None:
         for delivery in reversed(deliveries):
@@ -210,9 +236,12 @@ class Worker:
     def _say_goodbye(self) -> int:
         done = metrics.snapshot()
         log.info("left", **{name: done.get(name, 0) for name in ("delivered", "deferred", "dead")})
-        if not self.settings.burst:
+        if not self.settings.burst or not self._is_running:
             return 0
-        counts = [queue.counts() for queue in self._queues]
+        counts: list[Counts] = []
+        gevent.spawn(self._count, counts).join(timeout=_COUNT_S)
+        if len(counts) < len(self._queues):
+            return 1
         parked = sum(sum(one.parked.values()) for one in counts)
         delayed = sum(one.delayed for one in counts)
         dead = sum(one.dead for one in counts)
@@ -221,3 +250,6 @@ class Worker:
         now = time.monotonic()
         is_closed = any(route.is_closed(now) for route in self.lanes.routes.values())
         return 1 if parked or is_closed else 0
+
+    def _count(self, counts: list[Counts]) -> None:
+        counts += [queue.counts() for queue in self._queues]

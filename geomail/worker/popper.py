@@ -1,17 +1,24 @@
 """The popper: takes what the lanes can use soon, and waits without polling when there is nothing.
 
-It takes only while some open lane has room: first what was parked for such a lane, then from the
-lists by turns, each by its weight, unused shares passed on. A suspect (a job that two workers have
-died with) is taken alone, when nothing else is in hand.
+It takes only while some open lane has room. Several lists take turns by weight: each round every
+list gains its share of the room as credit, the one with most credit is asked first, and what a
+list has no use for goes to the others. What is parked for a lane that has room again is taken at
+its own list's expense, and leaves half of the room to the lists.
+
+A suspect (a job that two workers have died with) is taken alone, when nothing else is in hand: now
+and then the popper holds back for a moment to let that come about.
 """
 
 import time
+from collections.abc import Callable
 
 import gevent
 
 from geomail import log
 from geomail.config import Settings
 from geomail.delivery.lanes import Lanes
+from geomail.delivery.route import Route
+from geomail.errors import RedisUnusable
 from geomail.queue import Batch, Counts, Queue
 from geomail.worker.admission import Admission
 from geomail.worker.clock import RedisClock
@@ -21,6 +28,9 @@ TAKE_LIMIT = 256
 _IDLE_S = 5.0
 _FULL_S = 1.0
 _CLOSED_S = 30.0
+_MAKE_WAY_S = 2.0
+_MAKE_WAY_EVERY_S = 10.0
+_UNSETTLED_LIMIT = 4 * TAKE_LIMIT
 
 
 class Popper:
@@ -35,20 +45,24 @@ class Popper:
         admission: Admission,
         settler: Settler,
         clock: RedisClock,
+        unusable: Callable[[RedisUnusable], None],
     ) -> None:
         self.is_draining = False
         self.taken = 0
         self._settings = settings
         self._queues = queues
         self._weights = dict(zip(queues, (weight for _, weight in settings.queues), strict=True))
-        self._deficits = dict.fromkeys(queues, 0)
+        self._credit = dict.fromkeys(queues, 0.0)
         self._lanes = lanes
         self._admission = admission
         self._settler = settler
         self._clock = clock
+        self._unusable = unusable
+        self._empty: set[Queue] = set()
         self._waiters: dict[Queue, gevent.Greenlet[..., None]] = {}
         self._next_due_ms: int | None = None
         self._suspects: set[Queue] = set()
+        self._make_way_until = 0.0
 
     def run(self) -> None:
         """Take until the drain, the last message of --max-messages, or the end of a --burst."""
@@ -56,77 +70,94 @@ class Popper:
         while not self.is_draining:
             room = self._room()
             if room <= 0:
-                if self._settings.burst and self._is_stuck():
+                if self._is_stuck():
                     return
                 self._lanes.wait_for_room(_FULL_S)
-            elif self._take_suspect():
-                continue
+            elif self._makes_way():
+                self._lanes.wait_for_room(_MAKE_WAY_S / 10)
             elif not self._take_round(room):
                 if self._settings.burst and self._is_done():
                     return
                 self._wait()
             if 0 < self._settings.max_messages <= self.taken:
+                self._finish()
                 return
+
+    def _finish(self) -> None:
+        """Wait until what was taken is settled: delivered, delayed, parked or dead."""
+        while not self.is_draining and not self._is_empty_handed():
+            self._lanes.wait_for_room(0.05)
 
     # ---- taking
 
     def _room(self) -> int:
+        if self._settler.backlog > _UNSETTLED_LIMIT:
+            return 0  # Redis does not take outcomes: send nothing that could not be crossed off
         room = min(self._lanes.room(), TAKE_LIMIT)
         most = self._settings.max_messages
         return min(room, most - self.taken) if most else room
 
     def _take_round(self, room: int) -> int:
-        """Take up to `room` slots, parked ones first; return how many were taken."""
-        taken = self._take_parked()
-        room -= taken
-        for queue in self._by_turns():
-            if room <= 0:
-                break
-            share = min(room, max(1, self._deficits[queue]))
-            got = self._take(queue, share)
-            self._deficits[queue] = 0 if got < share else max(0, self._deficits[queue] - got)
-            room -= got
-            taken += got
+        """Take up to `room` slots; return how many were taken."""
+        taken = self._take_parked(max(1, room // 2) if self._hungry() else room)
+        for queue in self._hungry():
+            self._credit[queue] += room * self._weights[queue] / self._weight_of_hungry()
+        for is_last_call in (False, True):
+            for queue in sorted(self._hungry(), key=lambda queue: -self._credit[queue]):
+                share = room - taken
+                if not is_last_call and len(self._queues) > 1:
+                    share = min(share, round(self._credit[queue]))
+                if share > 0:
+                    taken += self._take_fresh(queue, share)
         return taken
 
-    def _by_turns(self) -> list[Queue]:
-        if len(self._queues) == 1:
-            self._deficits[self._queues[0]] = TAKE_LIMIT
-            return self._queues
-        quantum = max(1, TAKE_LIMIT // sum(self._weights.values()))
-        for queue in self._queues:
-            most = TAKE_LIMIT * self._weights[queue]
-            gained = self._deficits[queue] + quantum * self._weights[queue]
-            self._deficits[queue] = min(gained, most)
-        return sorted(self._queues, key=lambda queue: -self._deficits[queue])
+    def _hungry(self) -> list[Queue]:
+        """Return the lists that are not known to be empty."""
+        return [queue for queue in self._queues if queue not in self._empty]
 
-    def _take_parked(self) -> int:
+    def _weight_of_hungry(self) -> int:
+        return sum(self._weights[queue] for queue in self._hungry())
+
+    def _take_fresh(self, queue: Queue, share: int) -> int:
+        got = self._take(queue, share)
+        self._charge(queue, got)
+        if got < share:
+            self._credit[queue] = 0.0  # what a list has no use for it does not save
+        if got == 0:
+            self._empty.add(queue)
+            if queue not in self._waiters:
+                self._waiters[queue] = gevent.spawn(self._wait_for, queue)
+        return got
+
+    def _charge(self, queue: Queue, got: int) -> None:
+        self._credit[queue] = max(-float(TAKE_LIMIT), self._credit[queue] - got)
+
+    def _take_parked(self, room: int) -> int:
         taken = 0
         now = time.monotonic()
         for queue, name in tuple(self._admission.parked):
             route = self._lanes.routes.get(name)
-            room = min(route.room(now), TAKE_LIMIT) if route is not None else 0
-            if room > 0:
-                got = self._take(queue, room, route=name)
+            # What is parked for a relay that nobody names any more is taken to be judged.
+            wanted = min(route.room(now) if route is not None else room, room - taken)
+            if wanted > 0:
+                got = self._take(queue, wanted, route=name)
+                self._charge(queue, got)
                 if got == 0:
                     self._admission.parked.discard((queue, name))
                 taken += got
         return taken
 
-    def _take_suspect(self) -> bool:
-        """Take one suspect when there is one and nothing else is in hand; else make way for it."""
+    def _makes_way(self) -> bool:
+        """Return whether to take nothing for now, so that a suspect can be taken alone."""
         if not self._suspects:
             return False
-        if not self._is_empty_handed():
-            self._lanes.wait_for_room(0.05)
-            return True
-        for queue in tuple(self._suspects):
-            self._suspects.discard(queue)
-            if self._take(queue, 1):
-                while not self.is_draining and not self._is_empty_handed():
-                    self._lanes.wait_for_room(0.05)
-                return True
-        return False
+        now = time.monotonic()
+        if self._is_empty_handed():
+            self._suspects.clear()
+            self._make_way_until = 0.0
+        elif now > self._make_way_until + _MAKE_WAY_EVERY_S:
+            self._make_way_until = now + _MAKE_WAY_S
+        return now < self._make_way_until
 
     def _take(self, queue: Queue, n: int, *, route: str | None = None) -> int:
         batch = queue.take(n, max_bytes=self._settings.take_mb * 1_000_000, route=route)
@@ -160,27 +191,37 @@ class Popper:
 
     # ---- waiting
 
+    def look_again(self) -> None:
+        """Ask every list again, for something came that no list tells of."""
+        self._empty.clear()
+        self._lanes.news.set()
+
     def _wait(self) -> None:
         """Wait for the first payload of any list, the next due time, or room in another lane."""
         timeout_s = _IDLE_S
-        if self._next_due_ms is not None:
-            timeout_s = min(
-                timeout_s, max(0.001, (self._next_due_ms - self._clock.now_ms()) / 1000)
-            )
-            self._next_due_ms = None
         if self._settings.burst:
-            timeout_s = min(timeout_s, 0.05)
+            timeout_s = 0.05
         elif self._admission.parked:
-            timeout_s = min(timeout_s, _FULL_S)  # another worker may have parked them
-        for queue in self._queues:
-            waiter = self._waiters.get(queue)
-            if waiter is None or waiter.dead:
-                self._waiters[queue] = gevent.spawn(self._wait_for, queue, _IDLE_S)
-        self._lanes.wait_for_news(timeout_s)
+            timeout_s = _FULL_S  # another worker may have parked them
+        if self._next_due_ms is not None:
+            due_in_s = (self._next_due_ms - self._clock.now_ms()) / 1000
+            timeout_s = min(timeout_s, max(0.001, due_in_s))
+        is_told = self._lanes.wait_for_news(timeout_s)
+        is_due = self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms()
+        if is_due:
+            self._next_due_ms = None
+        if is_due or not is_told:
+            self._empty.clear()
 
-    def _wait_for(self, queue: Queue, timeout_s: float) -> None:
-        queue.wait(timeout_s)
-        self._lanes.news.set()
+    def _wait_for(self, queue: Queue) -> None:
+        try:
+            queue.wait(_IDLE_S)
+        except RedisUnusable as error:
+            self._unusable(error)
+        finally:
+            del self._waiters[queue]
+            self._empty.discard(queue)
+            self._lanes.news.set()
 
     # ---- the end of a burst
 
@@ -194,19 +235,22 @@ class Popper:
         return not any(_is_left_behind(queue.counts()) for queue in self._queues)
 
     def _is_stuck(self) -> bool:
-        """Return whether all lanes have been closed for long: a burst does not wait for them."""
-        return self._is_empty_handed() and not self._parked_wait()
+        """Return whether a burst can do no more: all its routes have been closed for long."""
+        if not self._settings.burst or not self._is_empty_handed():
+            return False
+        now = time.monotonic()
+        return all(_is_given_up(route, now) for route in self._lanes.routes.values())
 
     def _parked_wait(self) -> bool:
         """Return whether something parked may still move: its route has not been closed long."""
         now = time.monotonic()
-        for _, name in self._admission.parked:
-            route = self._lanes.routes.get(name)
-            if route is None:
-                continue
-            if not route.is_closed(now) or now - (route.closed_since or now) < _CLOSED_S:
-                return True
-        return False
+        names = {name for _, name in self._admission.parked}
+        routes = [route for name, route in self._lanes.routes.items() if name in names]
+        return any(not _is_given_up(route, now) for route in routes)
+
+
+def _is_given_up(route: Route, now: float) -> bool:
+    return route.is_closed(now) and now - (route.closed_since or now) >= _CLOSED_S
 
 
 def _is_left_behind(counts: Counts) -> bool:

@@ -18,7 +18,8 @@ from geomail.config import Settings
 from geomail.delivery.lane import Delivery
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.delivery.pace import is_too_old, retry_delay_s
-from geomail.queue import Dead, Done, JobState, Part, Record, Retry, Split
+from geomail.job import Email
+from geomail.queue import Dead, Done, JobState, Part, Record, Retry, Slot, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ def record_of(
     return Split(delivery.slot, [Part(retried, ("retry", verdict.due_in_ms)), Part(dead, "dead")])
 
 
+def since_ms(slot: Slot, email: Email) -> int:
+    """Return from when a job's age counts: seen, put back by a person, or due by its `send_at`."""
+    return max(slot.state.retried_ms or slot.first_seen_ms, email.send_at_ms or 0)
+
+
 def _judged(
     delivery: Delivery, outcomes: list[Outcome], *, settings: Settings, now_ms: int, chance: float
 ) -> Verdict:
@@ -58,8 +64,8 @@ def _judged(
     tries = old.tries + (not fates.isdisjoint({Fate.LATER, Fate.NEVER}))
     unknown = old.unknown + (Fate.UNKNOWN in fates)
     retries = settings.retries if delivery.email.retries is None else delivery.email.retries
-    since_ms = old.retried_ms or slot.first_seen_ms
-    over = tries > retries or is_too_old(since_ms, now_ms, max_age_s=settings.max_age_s)
+    since = since_ms(slot, delivery.email)
+    over = tries > retries or is_too_old(since, now_ms, max_age_s=settings.max_age_s)
     held = settings.unknown == "hold" or unknown > settings.unknown_retries
     final = {Fate.NEVER: True, Fate.LATER: over, Fate.UNKNOWN: held or over}
     never = [i for i, o in enumerate(outcomes) if final.get(o.fate, False)]

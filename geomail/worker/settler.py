@@ -17,6 +17,7 @@ from geomail import log, metrics
 from geomail.config import Settings
 from geomail.delivery.lane import Delivery, Lane
 from geomail.delivery.outcome import Fate, Outcome
+from geomail.errors import ConfigError
 from geomail.queue import Dead, Done, Queue, Record, Retry, Slot, Split
 from geomail.worker.clock import RedisClock
 from geomail.worker.settlement import record_of
@@ -79,32 +80,47 @@ class Settler:
             chance=random.random(),  # noqa: S311 - jitter is no secret
         )
 
+    @property
+    def backlog(self) -> int:
+        """How many records Redis does not have yet."""
+        return len(self._pending) + self._in_flight
+
     def add(self, queue: Queue, record: Record) -> None:
         """Take a record for the next flight."""
         self._pending.append((queue, record))
+        self._rest.clear()
         if not self._in_flight:
             self._work.set()
 
     def run(self) -> None:
         """Send flights for ever."""
         while True:
-            self._work.wait()
-            self._work.clear()
             while self._pending:
-                self._rest.clear()
                 self._fly()
             self._rest.set()
+            self._work.wait()
+            self._work.clear()
 
     def wait_until_idle(self, timeout_s: float) -> bool:
         """Return whether everything is in Redis, within `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        while not self.is_idle and (left := deadline - time.monotonic()) > 0:
-            self._rest.wait(min(left, 0.05))
+        self._rest.wait(max(0.0, timeout_s))
         return self.is_idle
 
     def _fly(self) -> None:
         flight, self._pending = self._pending, []
         self._in_flight = len(flight)
+        try:
+            self._send(flight)
+        except BaseException:
+            self._pending = flight + self._pending  # settling may run twice
+            raise
+        finally:
+            self._in_flight = 0
+        if not _MAKE_DUE.isdisjoint(type(record) for _, record in flight):
+            self._delayed()
+        self.delivery_log.write()
+
+    def _send(self, flight: list[tuple[Queue, Record]]) -> None:
         by_queue: dict[Queue, list[Record]] = {}
         for queue, record in flight:
             by_queue.setdefault(queue, []).append(record)
@@ -112,10 +128,6 @@ class Settler:
             slots = queue.settle(records)
             if slots:
                 self._parts(queue, slots)
-        self._in_flight = 0
-        if not _MAKE_DUE.isdisjoint(type(record) for _, record in flight):
-            self._delayed()
-        self.delivery_log.write()
 
 
 class DeliveryLog:
@@ -133,10 +145,14 @@ class DeliveryLog:
         return self._path is not None
 
     def reopen(self) -> None:
-        """Open the file anew, after it was rotated. Raises OSError where it can't be opened."""
+        """Open the file anew, after it was rotated. Raises ConfigError where it can't be opened."""
         if self._path is None:
             return
-        fresh = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            fresh = os.open(self._path, flags, 0o640)
+        except OSError as error:
+            raise ConfigError(f"can't write {self._path}: {error.strerror}") from None
         if self._file is not None:
             os.close(self._file)
         self._file = fresh
