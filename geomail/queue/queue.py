@@ -12,12 +12,14 @@ to the others. Not promised: that a call returns while Redis is away. What a fen
 after its lease is over is its own duty: ask `owns(slot)` before each transaction.
 """
 
+import re
 import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from geomail import log, metrics
+from geomail.errors import RedisUnusable
 from geomail.queue import dead, status
 from geomail.queue.keys import Keys
 from geomail.queue.lease import Lease, find_leaks
@@ -290,6 +292,19 @@ class Queue:
         names += [keys.batch(victim, seq) for seq in seqs]
         reply: list[Any] = self._desk.run(_REAP, names, (victim, int(is_forced), *seqs))
         return reply
+
+    def knows(self, worker: str) -> bool:
+        """Return whether this Redis has a worker on its books, living, fenced or as a tombstone."""
+        return self._desk.call("ZSCORE", self._keys.workers, worker) is not None
+
+    def run_id(self) -> str:
+        """Return the name that Redis gave itself when it started; empty if it may not be asked."""
+        try:
+            info: bytes = self._desk.call("INFO", "server")
+        except RedisUnusable:
+            return ""
+        found = re.search(rb"run_id:(\w+)", info)
+        return found[1].decode() if found else ""
 
     # -- producers, people
 

@@ -1,0 +1,404 @@
+"""The local journal: what hosts have answered, on disk before it is on its way to Redis.
+
+Between a host's final reply and its settling lies a moment in which `kill -9` would make a mail go
+twice. So each final outcome is appended here first, whole (worker, seq, slot, id, what became of
+every recipient), by one write and without fsync: the kernel keeps it when we are killed.
+
+A process has one journal, named after its first worker:
+
+    <worker>.journal       locked by flock(2) while the process lives; says which workers it was,
+                           of which queues
+    <worker>.<n>.records   outcomes in their order; a new file every few seconds, and the old one
+                           goes when Redis has had all of it for ten
+
+The next start takes every journal whose lock it gets, settles again what is in it, and only then
+fences those workers and brings back what they held, without waiting for their leases. Settling
+twice is harmless. Redis decides whether a journal is its own: a worker that it has never heard of
+is another Redis's, and its journal is left alone, for two days. When Redis comes back as another
+process, it may have forgotten its last second: then our own journal is said again.
+
+A record is `<length> <crc> <body>`; what follows the first one that is torn is not believed. A disk
+that is full or a folder that can't be written costs duplicates after a kill, never mail: it is said
+once a minute. Not promised: anything after the machine itself has died, nor on file systems without
+flock (some network mounts).
+"""
+
+import errno
+import fcntl
+import os
+import struct
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias
+from zlib import crc32
+
+import msgspec
+
+from geomail import log, metrics
+from geomail.queue.queue import Queue
+from geomail.queue.records import FRESH, Dead, Done, Part, Record, Retry, Slot, Split
+
+_MAGIC = b"geomail journal 1\n"
+_HEAD = struct.Struct("<II")
+_NEW_FILE_S = 5.0
+_KEEP_S = 10.0
+_COMPLAIN_EVERY_S = 60.0
+_STRANGE_FOR_S = 2 * 86_400
+_PIECE = 1000
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+
+Outcome: TypeAlias = Done | Retry | Dead | Split
+
+
+class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One outcome on disk; without `parts` it is delivered, one part that isn't `split` is the
+    whole.
+    """
+
+    worker: str
+    seq: int
+    index: int
+    id: str  # empty where worker, seq and index say it
+    is_split: bool = False
+    parts: list[Part] | None = None
+
+
+class Name(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One registration of the process."""
+
+    queue: str
+    worker: str
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
+_decode_name = msgspec.msgpack.Decoder(Name).decode
+
+
+class _File(msgspec.Struct, eq=False):
+    """One file of records, and since when Redis has all of it."""
+
+    path: Path
+    begun_s: float
+    last: int = 0
+    settled_s: float | None = None
+
+
+class Journal:
+    """The journal of this process; one without a folder keeps nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Prepare it; the first `enlist` makes its files."""
+        self.appended = 0
+        self._settled = 0
+        self._folder = folder
+        self._name = ""
+        self._names = -1
+        self._workers: set[str] = set()
+        self._records = -1
+        self._size = 0
+        self._number = 0
+        self._files: deque[_File] = deque()
+        self._complained_s = float("-inf")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether outcomes are kept at present."""
+        return self._records >= 0
+
+    def enlist(self, queue: str, worker: str) -> None:
+        """Note that this process is `worker` of `queue`; to be repeated, for it mends the journal
+        too.
+        """
+        if self._folder is None or (worker in self._workers and self.is_open):
+            return
+        try:
+            if self._names < 0:
+                self._create(self._folder, worker)
+            if worker not in self._workers:
+                _write_whole(self._names, _frame(Name(queue, worker)))
+                self._workers.add(worker)
+            if not self.is_open:
+                self._begin_file()
+        except OSError as error:
+            self._complain(error)
+
+    def append(self, queue: str, record: Outcome) -> None:
+        """Write one outcome, at once."""
+        self.appended += 1
+        if self._records < 0:
+            return
+        slot = record.slot
+        if slot.worker not in self._workers:
+            self.enlist(queue, slot.worker)
+        # 1.0 µs on a usual disk: so each has a write of its own, and none waits for the next.
+        body = _encode(_entry_of(record))
+        frame = _HEAD.pack(len(body), crc32(body)) + body
+        try:
+            written = os.write(self._records, frame)
+        except OSError as error:
+            self._lose(error)
+        else:
+            if written == len(frame):
+                self._size += written
+            else:
+                self._cut_back()
+
+    def settled(self, number: int) -> None:
+        """Note that Redis has the first `number` outcomes that were appended."""
+        self._settled = number
+
+    def tidy(self) -> None:
+        """Begin a new file where it is time, and delete what Redis has had for long enough."""
+        now_s = time.monotonic()
+        if self.is_open and os.fstat(self._names).st_nlink == 0:
+            self.remove()  # somebody has deleted it under us: `enlist` begins another
+        try:
+            if self.is_open and self._size and now_s - self._files[-1].begun_s >= _NEW_FILE_S:
+                self._begin_file()
+        except OSError as error:
+            self._complain(error)  # the old file goes on
+        for file in islice(self._files, len(self._files) - self.is_open):
+            if file.settled_s is None and file.last <= self._settled:
+                file.settled_s = now_s
+        while self._files and now_s - (self._files[0].settled_s or now_s) >= _KEEP_S:
+            with suppress(OSError):
+                self._files.popleft().path.unlink(missing_ok=True)
+
+    def entries(self) -> Iterator[Entry]:
+        """Read all outcomes that are still kept, in their order."""
+        for file in list(self._files):
+            yield from _read_records(file.path)
+
+    def remove(self) -> None:
+        """Delete the journal: Redis has everything, and the workers hold nothing."""
+        if self._names < 0:
+            return
+        with suppress(OSError):
+            for file in self._files:
+                file.path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files, and keep them for the next start."""
+        for fd in (self._records, self._names):
+            if fd >= 0:
+                os.close(fd)
+        self._records = self._names = -1
+        self._workers.clear()
+        self._files.clear()
+
+    @property
+    def _path(self) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{self._name}.journal"
+
+    def _create(self, folder: Path, name: str) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._name = name
+        fd = os.open(self._path, _FLAGS | os.O_EXCL, 0o600)
+        try:
+            # Whoever looks at it in this moment lets go at once: it says nothing yet.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            _write_whole(fd, _MAGIC)
+        except BaseException:
+            os.close(fd)
+            self._path.unlink()
+            raise
+        self._names = fd
+
+    def _begin_file(self) -> None:
+        now_s = time.monotonic()
+        path = self._path.with_suffix(f".{self._number}.records")
+        fd = os.open(path, _FLAGS | os.O_EXCL, 0o600)
+        if self._records >= 0:
+            os.close(self._records)
+        if self._files:
+            self._files[-1].last = self.appended
+        self._files.append(_File(path, now_s))
+        self._records, self._size = fd, 0
+        self._number += 1
+
+    def _cut_back(self) -> None:
+        """Take back half a record, so that what follows can be read."""
+        try:
+            os.ftruncate(self._records, self._size)
+        except OSError:
+            os.close(self._records)
+            self._records = -1
+            self._files[-1].last = self.appended
+        self._lose(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+    def _lose(self, error: OSError) -> None:
+        metrics.count("journal_lost")
+        self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        now_s = time.monotonic()
+        if now_s - self._complained_s >= _COMPLAIN_EVERY_S:
+            self._complained_s = now_s
+            log.warning(
+                "journal_not_written",
+                folder=self._folder,
+                why=error.strerror,
+                lost=metrics.snapshot().get("journal_lost"),
+                consequence="mail goes on; a kill may send the last of it twice",
+            )
+
+
+def replay(folder: Path, queues: Sequence[Queue]) -> int:
+    """Settle what dead processes had left to settle, bring back what they held; return how many.
+
+    To be called before the first take. Journals of the living, and of another Redis, stay.
+    """
+    by_name = {queue.name: queue for queue in queues}
+    back = 0
+    for path in sorted(folder.glob("*.journal")):
+        try:
+            back += _replay_one(path, by_name)
+        except OSError as error:
+            log.warning("journal_not_read", journal=path, why=error.strerror)
+    return back
+
+
+def say_again(entries: Iterable[Entry], queues: Mapping[str, Queue]) -> int:
+    """Settle entries once more, each by the queue of its worker's name; return how many there
+    were.
+    """
+    said = 0
+    ours = (entry for entry in entries if entry.worker in queues)
+    while piece := list(islice(ours, _PIECE)):
+        by_queue: dict[Queue, list[Record]] = {}
+        for entry in piece:
+            by_queue.setdefault(queues[entry.worker], []).append(_record_of(entry))
+        for queue, records in by_queue.items():
+            queue.settle(records)
+        said += len(piece)
+    return said
+
+
+def _replay_one(path: Path, by_name: Mapping[str, Queue]) -> int:
+    fd = _lock(path)
+    if fd < 0:
+        return 0
+    try:
+        names = _read_names(path)
+        queues = {
+            name.worker: by_name[name.queue]
+            for name in names
+            if name.queue in by_name and by_name[name.queue].knows(name.worker)
+        }
+        files = _files_of(path)
+        entries = (entry for file in files for entry in _read_records(file))
+        said = say_again(entries, queues) if queues else 0
+        back = sum(queue.reap([worker]) for worker, queue in queues.items())
+        if queues:
+            log.info("journal_replayed", journal=path.name, records=said, back=back)
+        if len(queues) == len(names) > 0 or _is_old(path):
+            for file in (*files, path):
+                file.unlink(missing_ok=True)
+        return back
+    finally:
+        os.close(fd)
+
+
+def _lock(path: Path) -> int:
+    """Open and lock the journal of a dead process; -1 when its owner lives, or it is gone."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another start may have replayed and removed it between our open and our lock.
+        if os.path.samestat(os.fstat(fd), path.stat()):
+            return fd
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(fd)
+    return -1
+
+
+def _read_names(path: Path) -> set[Name]:
+    data = path.read_bytes()
+    if not data.startswith(_MAGIC):
+        return set()
+    return {_decode_name(body) for body in _bodies(path, data, len(_MAGIC))}
+
+
+def _files_of(path: Path) -> list[Path]:
+    found = path.parent.glob(f"{path.stem}.*.records")
+    return sorted(found, key=lambda file: int(file.suffixes[0][1:]))
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _STRANGE_FOR_S
+
+
+def _read_records(path: Path) -> Iterator[Entry]:
+    return map(_decode_entry, _bodies(path, path.read_bytes()))
+
+
+def _bodies(path: Path, data: bytes, at: int = 0) -> Iterator[bytes]:
+    """Split a file into the bodies of its records, up to the first that is torn."""
+    while at + _HEAD.size < len(data):
+        length, check = _HEAD.unpack_from(data, at)
+        end = at + _HEAD.size + length
+        body = data[at + _HEAD.size : end]
+        if length == 0 or end > len(data) or crc32(body) != check:
+            break
+        yield body
+        at = end
+    if at < len(data):
+        log.warning("journal_torn", file=path.name, at=at, ignored_bytes=len(data) - at)
+
+
+def _frame(value: Name) -> bytes:
+    body = _encode(value)
+    return _HEAD.pack(len(body), crc32(body)) + body
+
+
+def _write_whole(fd: int, data: bytes) -> None:
+    size = os.fstat(fd).st_size
+    if os.write(fd, data) < len(data):
+        os.ftruncate(fd, size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _entry_of(record: Outcome) -> Entry:
+    slot = record.slot
+    job_id = slot.id if slot.touched else ""
+    if type(record) is Done:
+        return Entry(slot.worker, slot.seq, slot.index, job_id)
+    is_split = isinstance(record, Split)
+    return Entry(slot.worker, slot.seq, slot.index, job_id, is_split, _parts_of(record))
+
+
+def _parts_of(record: Outcome) -> list[Part]:
+    match record:
+        case Split(_, parts):
+            return parts
+        case Retry(_, due_in_ms, state):
+            return [Part(state, ("retry", due_in_ms))]
+        case Dead(_, state):
+            return [Part(state, "dead")]
+    raise TypeError(f"expected an outcome, got {type(record).__name__}")
+
+
+def _record_of(entry: Entry) -> Outcome:
+    is_touched = bool(entry.id)
+    job_id = entry.id or f"{entry.worker}.{entry.seq}.{entry.index}"
+    slot = Slot(entry.worker, entry.seq, entry.index, job_id, 0, 0, FRESH, b"", is_touched)
+    if entry.parts is None:
+        return Done(slot)
+    if entry.is_split:
+        return Split(slot, entry.parts)
+    [part] = entry.parts
+    if isinstance(part.fate, tuple):
+        return Retry(slot, part.fate[1], part.state)
+    return Dead(slot, part.state)
