@@ -20,7 +20,7 @@ from typing import Any
 
 from geomail import relays, spelling
 from geomail.errors import ConfigError
-from geomail.relays import Member, Relay, parse_relay_url
+from geomail.relays import Member, Relay, parse_relay_url, read_helo
 
 __all__ = ["SETTINGS", "Member", "Relay", "Settings", "load", "parse_relay_url", "settings_table"]
 
@@ -222,7 +222,7 @@ class Settings:
         30, _seconds(0.5), "time after which a silent worker's jobs go to others", unit="s"
     )
     beat_s: float = _setting(5, _seconds(0.05), "time between signs of life", unit="s")
-    helo: str | None = _setting(None, _text, "our name in EHLO; the machine's without one")
+    helo: str | None = _setting(None, read_helo, "our name in EHLO; the machine's without one")
     connect_s: float = _setting(30, _seconds(), "deadline: connection and TLS", unit="s")
     greeting_s: float = _setting(300, _seconds(), "deadline: greeting", unit="s")
     command_s: float = _setting(

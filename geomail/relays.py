@@ -35,7 +35,11 @@ _URL = re.compile(
         (?: : (?P<port>[0-9]+) )? /?""",
     re.VERBOSE | re.DOTALL,
 )
-_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_.])?")
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+_LONGEST_HOST, _LONGEST_LABEL = 253, 63  # RFC 1035 section 2.3.4, as text
+# What stands in EHLO and HELO: what would end a word or a path is for no name.
+_HELO = re.compile(r"[!-~]{1,255}")
+_NOT_IN_HELO = frozenset('<>"\\')
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -106,6 +110,13 @@ def is_password_variable(variable: str) -> bool:
     return variable.startswith("GEOMAIL_RELAY_") and variable.endswith("PASSWORD")
 
 
+def read_helo(value: object) -> str:
+    """Return a name for EHLO; raises ValueError with the words that follow "must be"."""
+    if not isinstance(value, str) or not _HELO.fullmatch(value) or _NOT_IN_HELO & set(value):
+        raise ValueError("a host's name, or an address in [ ]")
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
     """Makes relays of what file, variables and flags say together."""
@@ -141,7 +152,7 @@ class Reader:
             members=self._members(name, table, flag_urls),
             tls_required=self._choice(name, table, "tls", ("may", "required")) == "required",
             ca_file=self._text(name, table, "ca_file"),
-            helo=self._text(name, table, "helo"),
+            helo=self._helo(name, table),
             pipeline=self._choice(name, table, "pipeline", ("overlap", "message", "off")),  # type: ignore[arg-type]
         )
 
@@ -182,6 +193,12 @@ class Reader:
         if value is not None and (not isinstance(value, str) or not value):
             raise ConfigError(f"{self._where(name, key)} must be text")
         return value
+
+    def _helo(self, name: str, table: Mapping[str, object]) -> str | None:
+        try:
+            return read_helo(table["helo"]) if "helo" in table else None
+        except ValueError as error:
+            raise ConfigError(f"{self._where(name, 'helo')} must be {error}") from None
 
     def _choice(
         self, name: str, table: Mapping[str, object], key: str, choices: Sequence[str]
@@ -246,6 +263,12 @@ def _host(text: str) -> str:
     host = text if text.isascii() else _ascii_host(text)
     if not _HOST.fullmatch(host) or ".." in host:
         raise ConfigError(f"{text!r} in a relay's URL is not the name of a host")
+    name = host.removesuffix(".")
+    if len(name) > _LONGEST_HOST or max(map(len, name.split("."))) > _LONGEST_LABEL:
+        raise ConfigError(
+            f"the host {host[:20]}… in a relay's URL is too long: a name has at most"
+            f" {_LONGEST_HOST} characters, and {_LONGEST_LABEL} between two dots"
+        )
     return host.lower()
 
 

@@ -1,6 +1,7 @@
 """Settings: where a value comes from, and what is said of one that can't be used."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from geomail import config, relays
 from geomail.config import Settings, load, parse_relay_url
 from geomail.errors import ConfigError
+
+_LONG = "a" * 63 + ".ab" * 63 + "c"  # 253 characters, which is the most, and a label of 63
 
 
 @pytest.fixture
@@ -100,7 +103,10 @@ def test_a_read_again_sees_what_changed_and_keeps_the_flags(file: Path) -> None:
             "from = 'Ann'",
             "from in FILE must be an address such as news@example.com, not 'Ann'",
         ),
-        ('helo = "a\\nb"', "helo in FILE must be text in one line, not 'a\\nb'"),
+        (
+            'helo = "a\\nb"',
+            "helo in FILE must be a host's name, or an address in [ ], not 'a\\nb'",
+        ),
         (
             "queue = 'a=0'",
             "queue in FILE must be NAME or NAME=WEIGHT with a weight from 1 to 1000, not 'a=0'",
@@ -134,6 +140,21 @@ def test_a_file_that_cannot_be_used_is_one_line(file: Path, text: str, said: str
     with pytest.raises(ConfigError) as raised:
         loaded(file, text)
     assert str(raised.value) == said.replace("FILE", str(file))
+
+
+@pytest.mark.parametrize("helo", ["", "a b", "<a>", "a>b", '"a"', "a\\b", "a\x7f", "ä.example"])
+def test_a_name_that_can_not_stand_in_ehlo_is_refused(file: Path, helo: str) -> None:
+    shown = json.dumps(helo)
+    with pytest.raises(ConfigError, match=r"^helo in .* must be a host's name"):
+        loaded(file, f"helo = {shown}")
+    with pytest.raises(ConfigError, match=r"^helo of \[relay\.a\] in .* must be a host's name"):
+        loaded(file, f"[relay.a]\nurl = 'smtp://h'\nhelo = {shown}")
+
+
+@pytest.mark.parametrize("helo", ["mail.example.com", "[192.0.2.1]", "[IPv6:2001:db8::1]", "x_1"])
+def test_names_that_can_stand_in_ehlo(file: Path, helo: str) -> None:
+    settings = loaded(file, f"helo = '{helo}'\n[relay.a]\nurl = 'smtp://h'\nhelo = '{helo}'")
+    assert settings.helo == settings.relays["a"].helo == helo
 
 
 def test_a_file_that_is_not_toml_or_not_there(tmp_path: Path) -> None:
@@ -173,6 +194,7 @@ def test_queues_carry_weights(file: Path) -> None:
         ("smtp://127.0.0.1:1", "smtp", "127.0.0.1", 1, None, None, "may"),
         ("smtp://[::1]:25", "smtp", "::1", 25, None, None, "may"),
         ("smtp://bücher.example", "smtp", "xn--bcher-kva.example", 25, None, None, "may"),
+        (f"smtp://{_LONG}.", "smtp", f"{_LONG}.", 25, None, None, "may"),
         ("smtp://mail_relay", "smtp", "mail_relay", 25, None, None, "may"),
         ("smtp://ann:pw@h", "smtp", "h", 25, "ann", "pw", "starttls"),
         ("smtp+starttls://h", "smtp+starttls", "h", 587, None, None, "starttls"),
@@ -214,6 +236,9 @@ def test_relay_urls(
         ("smtp://h/path", "can't read the relay's URL"),
         ("smtp://a..b", "is not the name of a host"),
         ("smtp://-h", "is not the name of a host"),
+        (f"smtp://{'a' * 64}.example", "too long: a name has at most 253 .* 63 between two dots"),
+        (f"smtp://{'ab.' * 84}ab", "too long"),
+        (f"smtp://ann:geheim@{'a' * 300}", "too long"),
         ("smtp://[:::]", "is not an IPv6 address"),
         ("smtp://☃..example", "is not the name of a host"),
         ("smtps://:geheim@h", "no readable user name"),
