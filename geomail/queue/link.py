@@ -1,9 +1,9 @@
 """Connections to Redis: how they are opened, kept, and repaired.
 
-A `Link` is an address. `Link.open(role)` gives a dedicated `Connection`, one a role (taker, waker,
-settler, beat, desk), never a pool: a pool polls the socket at each check-out, and one greenlet's
-unread reply must never answer another's command. Calls on one connection follow each other; a
-second greenlet waits.
+A `Link` is a Redis, whatever its form (`address`, `topology`). `Link.open(role, key)` gives a
+dedicated `Connection`, one a role (taker, waker, settler, beat, desk), never a pool: a pool polls
+the socket at each check-out, and one greenlet's unread reply must never answer another's command.
+Calls on one connection follow each other; a second greenlet waits.
 
 A call is re-sent, the same bytes, until Redis answers: whatever is sent here may run twice. What
 passes (no answer, LOADING, READONLY, fail-over, disk or memory full, …) is waited for, for ever,
@@ -12,8 +12,7 @@ RedisUnusable, unless the call is patient: an outcome or a beat is never given u
 about. A connection is closed on every exception.
 
 Not promised: that a call ends. Nobody may kill a greenlet, or put gevent.Timeout around it, inside
-a call; `Connection.interrupt` is the way to end a wait. URLs: redis://, rediss://, unix://; one
-server.
+a call; `Connection.interrupt` is the way to end a wait.
 """
 
 import hashlib
@@ -26,10 +25,8 @@ from contextlib import suppress
 from importlib import resources
 from threading import Lock
 from typing import Any, NoReturn, cast
-from urllib.parse import urlsplit
 
 import hiredis
-import redis.connection
 from redis import exceptions as refusals
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
@@ -37,15 +34,26 @@ from redis.retry import Retry
 
 from geomail import log
 from geomail.errors import RedisUnusable
+from geomail.queue.address import WHAT_A_URL_IS, Node, read_url
+from geomail.queue.topology import (
+    REDIS_ERRORS,
+    Cluster,
+    NotFoundError,
+    OneServer,
+    Place,
+    Seeds,
+    Sentinels,
+    is_mistake,
+    text_of,
+)
 
 Word = bytes | str | int | float
 
 _OLDEST = (6, 2)
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 2.0
-_COMPLAIN_EVERY_S = 5.0
 _READ_BLOCK = 256 * 1024
-_WHAT_A_URL_IS = "redis://[user:password@]host[:port][/db], rediss://… or unix:///path"
+_ASK_WITHIN_S = 2.0  # a sentinel, or any node: there are others to be asked
 
 # By substring: 6.2 wraps an error inside a script in its own text.
 _PASSES = re.compile(
@@ -57,12 +65,15 @@ _ADVICE = {
     "WRONGPASS": "user or password are wrong",
     "NOPERM": "this user may not do that: allow it scripts, and all commands on the queue's keys",
     "DENIED": "it runs in protected mode: set a password, or bind it to this host",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate can't be verified: name who signed it,"
+    " ?ssl_ca_certs=FILE, and a host that it is made out for",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS: use redis://",
+    "unknown command": "it is not what the URL says",
+    "cluster support disabled": "it is no cluster: use redis://",
     "WRONGTYPE": "some other program uses that key: choose another queue name",
 }
 # Its own annotation says one argument.
 _pack: Callable[[Sequence[Word]], bytes] = cast("Any", hiredis.pack_command)
-_parse: Callable[[str], dict[str, Any]] = redis.connection.parse_url
-_REDIS_ERRORS = (refusals.RedisError, OSError, ValueError)
 
 
 class Script:
@@ -77,53 +88,55 @@ class Script:
 
 
 class Link:
-    """The address of a Redis server, and the news of whether it answers."""
+    """A Redis: how it is reached, and the news of whether it answers."""
 
     def __init__(
         self, url: str, *, connect_timeout_s: float = 5.0, reply_timeout_s: float = 5.0
     ) -> None:
-        """Read the URL; raises RedisUnusable, without repeating it, when it can't be used."""
+        """Read the URL; raises RedisUnusable, without repeating it, when it can't be used.
+
+        Nobody is connected to before the first call of a connection.
+        """
         self.reply_timeout_s = reply_timeout_s
-        self._class, options = _read_url(url)
-        self._options: dict[str, Any] = options | {
-            "protocol": 2,
-            "socket_timeout": reply_timeout_s,
-            "socket_connect_timeout": connect_timeout_s,
-            "socket_read_size": _READ_BLOCK,
-            "retry": Retry(NoBackoff(), 0),
-            "retry_on_timeout": False,
-            "retry_on_error": [],
-            "health_check_interval": 0,
-            "decode_responses": False,
-            "client_name": None,
-            "driver_info": None,
-            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        }
-        self.address = options.get("path") or f"{options.get('host', 'localhost')}:{_port(options)}"
-        self._away_since: float | None = None
-        self._complained_at = float("-inf")
+        self._connect_timeout_s = connect_timeout_s
+        self._address = read_url(url)
+        self.address = self._address.label
+        self._topology = self._find_topology()
         self._make()
 
-    def open(self, role: str) -> "Connection":
-        """Return a dedicated connection; it connects when it is first used."""
-        return Connection(self, role)
+    def open(self, role: str, key: bytes = b"") -> "Connection":
+        """Return a dedicated connection to the server that holds `key`, wherever that moves.
+
+        It connects when it is first used. In a cluster, all keys of a call must lie in the slot of
+        `key`.
+        """
+        return Connection(self, role, self._topology.place_of(key))
 
     def probe(self) -> None:
         """Wait until Redis answers, and look whether it can be trusted with mail.
 
         Raises RedisUnusable when it refuses us, or is no Redis, or too old. Warns when it may drop
-        keys, or keeps nothing on disk.
+        keys, or keeps nothing on disk. Of a cluster, each master is looked at.
         """
-        connection = self.open("probe")
-        connection.is_new = True
-        connection.call("EVAL", "return 1", 0)
+        first = self.open("probe")
         try:
-            facts = _read_info(connection.call("INFO"))
-        except RedisUnusable:
-            log.warning("redis_unchecked", redis=self.address, reason="INFO is not allowed")
-            return
-        else:
-            self._judge(facts, connection)
+            first.is_new = True
+            first.call("EVAL", "return 1", 0)
+            places = self._topology.places(first.call)
+        finally:
+            first.close()
+        for place in places:
+            self._probe_one(Connection(self, "probe", place))
+
+    def _probe_one(self, connection: "Connection") -> None:
+        try:
+            connection.is_new = True
+            connection.call("EVAL", "return 1", 0)
+            facts = _info(connection)
+            if facts:
+                self._judge(facts, connection)
+            else:
+                log.warning("redis_unchecked", redis=self.address, reason="INFO is not allowed")
         finally:
             connection.close()
 
@@ -132,6 +145,10 @@ class Link:
         if version < _OLDEST:
             raise RedisUnusable(
                 f"Redis at {self.address} is {facts.get('redis_version')}: needs 6.2 or later"
+            )
+        if self._address.kind == "single" and _has_shards(facts, connection):
+            raise RedisUnusable(
+                f"Redis at {self.address} is one of a cluster: use redis+cluster://{self.address}"
             )
         policy = facts.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
@@ -148,39 +165,64 @@ class Link:
                 advice="set appendonly yes, else a restart of Redis loses all mail",
             )
 
+    def _find_topology(self) -> OneServer | Cluster:
+        address = self._address
+        if address.kind == "single":
+            return OneServer(address)
+        seeds = Seeds(address, self._make_seed)
+        return (Sentinels if address.kind == "sentinel" else Cluster)(address, seeds)
+
+    def _make_seed(self, node: Node) -> Any:
+        within_s = min(_ASK_WITHIN_S, self._connect_timeout_s)
+        host, port = node
+        return self._wire(
+            self._address.seed_options | {"host": host, "port": port},
+            connect_timeout_s=within_s,
+            reply_timeout_s=within_s,
+        )
+
     def _make(self) -> Any:
+        return self._wire(
+            self._address.options,
+            connect_timeout_s=self._connect_timeout_s,
+            reply_timeout_s=self.reply_timeout_s,
+        )
+
+    def _wire(
+        self, options: dict[str, Any], *, connect_timeout_s: float, reply_timeout_s: float
+    ) -> Any:
+        ours = {
+            "protocol": 2,
+            "socket_timeout": reply_timeout_s,
+            "socket_connect_timeout": connect_timeout_s,
+            "socket_read_size": _READ_BLOCK,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_timeout": False,
+            "retry_on_error": [],
+            "health_check_interval": 0,
+            "decode_responses": False,
+            "client_name": None,
+            "driver_info": None,
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        }
         try:
-            return self._class(**self._options)
+            return self._address.wire(**(options | ours))
         except (TypeError, ValueError, refusals.RedisError) as error:
             raise RedisUnusable(
-                f"the Redis URL has an option that can't be used: expected {_WHAT_A_URL_IS}"
+                f"the Redis URL has an option that can't be used: expected {WHAT_A_URL_IS}"
             ) from error
-
-    def complain(self, role: str, error: BaseException) -> None:
-        """Say that Redis is away, at most every five seconds."""
-        now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-        if now - self._complained_at >= _COMPLAIN_EVERY_S:
-            self._complained_at = now
-            log.warning("redis_away", redis=self.address, role=role, error=_text_of(error))
-
-    def rejoice(self) -> None:
-        """Say that Redis is back, if it was away."""
-        if self._away_since is not None:
-            away_s = time.monotonic() - self._away_since
-            self._away_since, self._complained_at = None, float("-inf")
-            log.info("redis_back", redis=self.address, away_s=away_s)
 
 
 class Connection:
     """One dedicated connection, which repairs itself and repeats what was not answered."""
 
-    def __init__(self, link: Link, role: str) -> None:
-        """Prepare a connection of `link`; nothing is sent yet."""
+    def __init__(self, link: Link, role: str, place: Place) -> None:
+        """Prepare a connection of `link` to `place`; nothing is sent yet."""
         self.role = role
         self.is_new = False  # has never been answered: then a refused login is the caller's mistake
         self._link = link
+        self._place = place
+        self._node: Node | None = None
         self._wire = link._make()
         self._turn = Lock()
         self._interrupted = False
@@ -224,12 +266,13 @@ class Connection:
         with self._turn:
             self._interrupted = False
             try:
+                self._reach()
                 self._wire.send_packed_command([_pack(command)], check_health=False)
                 return self._wire.read_response(timeout=timeout_s)
-            except _REDIS_ERRORS as error:
+            except REDIS_ERRORS as error:
                 self._wire.disconnect()
                 if not self._interrupted:
-                    self._refuse_or_complain(error, patient=False)
+                    self._fail(error, patient=False)
                     time.sleep(_jitter(0.2))
                 return None
             except BaseException:
@@ -255,21 +298,37 @@ class Connection:
             while True:
                 try:
                     reply = self._exchange(packed, script, extra)
-                except _REDIS_ERRORS as error:
+                except REDIS_ERRORS as error:
                     self._wire.disconnect()
-                    self._refuse_or_complain(error, patient=patient)
+                    self._fail(error, patient=patient)
                 except BaseException:
                     self._wire.disconnect()
                     raise
                 else:
                     self.is_new = False
-                    if self._link._away_since is not None:
-                        self._link.rejoice()
+                    if self._place.news.away_since is not None:
+                        self._place.news.rejoice()
                     return reply
                 time.sleep(_jitter(pause_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
+    def _reach(self) -> None:
+        """Be connected to where the place is now."""
+        wire, place = self._wire, self._place
+        if wire._sock is not None and self._node == place.node:
+            return
+        node = place.locate()
+        if node != self._node:
+            wire.disconnect()
+            self._node = node
+        if wire._sock is None:
+            if node is not None:
+                wire.host, wire.port = node
+            wire.connect_check_health(check_health=False)
+            place.examine(wire)
+
     def _exchange(self, packed: bytes, script: Script | None, extra: int) -> Any:
+        self._reach()
         self._wire.send_packed_command([packed], check_health=False)
         for _ in range(extra):
             self._wire.read_response()
@@ -283,60 +342,42 @@ class Connection:
         self._wire.read_response()
         return self._wire.read_response()
 
-    def _refuse_or_complain(self, error: Exception, *, patient: bool) -> None:
+    def _fail(self, error: Exception, *, patient: bool) -> None:
+        self._place.doubt(self._node, error)
         if not patient and self._is_final(error):
             self._refuse(error)
-        self._link.complain(self.role, error)
+        self._place.news.complain(self.role, text_of(error))
 
     def _is_final(self, error: Exception) -> bool:
-        if _PASSES.search(_text_of(error)):
+        if _PASSES.search(text_of(error)):
             return False
-        if isinstance(error, refusals.AuthenticationError | refusals.InvalidResponse):
+        if is_mistake(error):
             return self.is_new
         return isinstance(error, refusals.ResponseError | refusals.DataError)
 
     def _refuse(self, error: Exception) -> NoReturn:
-        text = _text_of(error)
+        text = text_of(error)
         advice = next((advice for code, advice in _ADVICE.items() if code in text), None)
-        if isinstance(error, refusals.InvalidResponse):
-            advice = "what answers there is no Redis"
+        if isinstance(error, NotFoundError) and advice in (_ADVICE["NOAUTH"], _ADVICE["WRONGPASS"]):
+            advice = "sentinels have a login of their own: ?sentinel_username=…&sentinel_password=…"
+        elif isinstance(error, refusals.InvalidResponse):
+            is_tls = r"\x15" in text or "\x15" in text
+            advice = "it speaks TLS: use rediss://" if is_tls else "what answers there is no Redis"
         elif advice is None and "ACL failure" in text:
             advice = _ADVICE["NOPERM"]
         words = f"Redis at {self._link.address} refuses: {advice or text}"
         raise RedisUnusable(f"{words} ({text})" if advice else words) from error
 
 
-def _read_url(url: str) -> tuple[Any, dict[str, Any]]:
-    try:
-        options: dict[str, Any] = _parse(url)
-        split = urlsplit(url)
-        if split.scheme != "unix" and not re.fullmatch(r"/?\d*", split.path):
-            raise ValueError("the database is not a number")
-        if split.scheme == "unix" and not options.get("path"):
-            raise ValueError("no path")
-    except ValueError:
-        # Not chained: a parser's message may repeat a piece of the password.
-        raise RedisUnusable(
-            f"the Redis URL is malformed: expected {_WHAT_A_URL_IS}, with special characters as %XX"
-        ) from None
-    return options.pop("connection_class", redis.connection.Connection), options
-
-
 def _jitter(longest_s: float) -> float:
     return longest_s * random.uniform(0.5, 1.0)  # noqa: S311  nothing to guess here
 
 
-def _port(options: dict[str, Any]) -> int:
-    return int(options.get("port", 6379))
-
-
-def _text_of(error: BaseException) -> str:
-    code = getattr(error, "status_code", None)
-    text = str(error) or type(error).__name__
-    return f"{code} {text}" if code and not text.startswith(str(code)) else text
-
-
-def _read_info(reply: bytes) -> dict[str, str]:
+def _info(connection: Connection) -> dict[str, str]:
+    try:
+        reply: bytes = connection.call("INFO")
+    except RedisUnusable:
+        return {}  # hosted servers, and careful people, forbid the question
     lines = reply.decode("utf-8", "replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
@@ -347,3 +388,9 @@ def _saves(connection: Connection) -> bool:
     except RedisUnusable:
         return True  # hosted servers forbid the question
     return len(reply) > 1 and bool(reply[1])
+
+
+def _has_shards(facts: dict[str, str], connection: Connection) -> bool:
+    if facts.get("cluster_enabled") != "1":
+        return False
+    return len({row[2][2] for row in connection.call("CLUSTER", "SLOTS")}) > 1

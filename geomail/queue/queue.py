@@ -47,9 +47,10 @@ class Queue:
         self.name = name
         self.lease_s, self.beat_s = lease_s, beat_s
         self._keys = Keys(name)
-        self._taker, self._waker = link.open("taker"), link.open("waker")
-        self._settler, self._beater = link.open("settler"), link.open("beat")
-        self._desk = link.open("desk")
+        roles = ("taker", "waker", "settler", "beat", "desk")
+        self._taker, self._waker, self._settler, self._beater, self._desk = (
+            link.open(role, self._keys.list) for role in roles
+        )
         self._lease = Lease("")
         self._margin_cap_s = lease_s / 6
         self._wait_reply_s = link.reply_timeout_s
