@@ -58,6 +58,7 @@ class Popper:
         self._settler = settler
         self._clock = clock
         self._unusable = unusable
+        self._rounds = 0
         self._empty: set[Queue] = set()
         self._waiters: dict[Queue, gevent.Greenlet[..., None]] = {}
         self._next_due_ms: int | None = None
@@ -99,7 +100,7 @@ class Popper:
 
     def _take_round(self, room: int) -> int:
         """Take up to `room` slots; return how many were taken."""
-        taken = self._take_parked(max(1, room // 2) if self._hungry() else room)
+        taken = self._take_parked(self._room_for_parked(room))
         for queue in self._hungry():
             self._credit[queue] += room * self._weights[queue] / self._weight_of_hungry()
         for is_last_call in (False, True):
@@ -110,6 +111,13 @@ class Popper:
                 if share > 0:
                     taken += self._take_fresh(queue, share)
         return taken
+
+    def _room_for_parked(self, room: int) -> int:
+        """Return the half of `room`, rounded now up and now down: a probe is one or the other."""
+        if not self._hungry():
+            return room
+        self._rounds += 1
+        return (room + self._rounds % 2) // 2
 
     def _hungry(self) -> list[Queue]:
         """Return the lists that are not known to be empty."""
