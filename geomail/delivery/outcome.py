@@ -13,6 +13,9 @@ answered for each: what becomes of the message (its fate), and whose trouble it 
     that has delivered before: it is used up             AGAIN       connection
     last byte taken by the kernel, no final reply        UNKNOWN     both (used up: connection)
 
+A message that is AGAIN a third time in one lane is made LATER by its sender: where others get
+through, the host is not at fault.
+
 A refusal that was read before the connection went stands: of MAIL for all, of RCPT for that
 recipient. Only where the replies are out of step none is believed.
 

