@@ -78,8 +78,10 @@ def _obey(argv: Sequence[str]) -> int:
     given = usage.read(argv)
     settings = load(given, os.environ)
     log.to_stderr(verbose=settings.verbose)
-    for warning in settings.warnings:
+    for warning in () if settings.process else settings.warnings:
         _complain(f"warning: {warning}", 0)
+    if given["run"] and settings.is_for_parent:
+        return _run_several(argv, settings)
     return next(do for command, do in _COMMANDS.items() if given[command])(given, settings)
 
 
@@ -89,17 +91,29 @@ def _complain(what: object, status: int) -> int:
 
 
 def _run(_given: Given, settings: Settings) -> int:
-    if settings.processes != 1:
-        raise ConfigError("processes other than 1 come with a later release: leave it at 1")
-    require_relays(settings)
-    if "default" not in settings.relays:
-        _complain("warning: no relay is named default: mail that names no relay will be dead", 0)
+    _require_relays(settings)
+    if settings.process and os.getppid() != settings.parent:
+        raise GeomailError("the parent of this worker has gone")
     from geomail import worker
     from geomail.queue import embedded
 
-    with _own_pidfile(settings.pidfile):
+    with _own_pidfile(None if settings.process else settings.pidfile):
         url = settings.redis or embedded.ensure(settings.data)
         return worker.run(replace(settings, redis=url))
+
+
+def _run_several(argv: Sequence[str], settings: Settings) -> int:
+    _require_relays(settings)
+    from geomail import supervisor
+
+    with _own_pidfile(settings.pidfile):
+        return supervisor.run(settings, argv)
+
+
+def _require_relays(settings: Settings) -> None:
+    require_relays(settings)
+    if "default" not in settings.relays and not settings.process:
+        _complain("warning: no relay is named default: mail that names no relay will be dead", 0)
 
 
 @contextmanager

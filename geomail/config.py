@@ -26,7 +26,10 @@ __all__ = ["SETTINGS", "Member", "Relay", "Settings", "load", "parse_relay_url",
 
 PLACES = (Path("geomail.toml"), Path("/etc/geomail/geomail.toml"))
 _PREFIX = "GEOMAIL_"
-_ALSO_OURS = ("GEOMAIL_CONFIG", "GEOMAIL_VENV")  # the file's place, and what scripts/ read
+CHILD_VARIABLE = "GEOMAIL_PROCESS"
+"""What a parent of several workers says to each: its number, and the parent's pid."""
+# the file's place, what scripts/ read, and what a parent tells its children
+_ALSO_OURS = ("GEOMAIL_CONFIG", "GEOMAIL_VENV", CHILD_VARIABLE)
 
 
 # What a value may be: each takes what a flag, a variable or the file gave, and raises ValueError
@@ -163,7 +166,7 @@ class Settings:
         20, _whole(1, 10_000), "connections at a time, over all hosts", flag="--concurrency N"
     )
     processes: int = _setting(
-        1, _whole(1, 256), "worker processes; more than 1 comes later", flag="--processes N"
+        1, _whole(1, 256), "worker processes, kept alive by a parent", flag="--processes N"
     )
     queues: tuple[tuple[str, int], ...] = _setting(
         (("queue:email", 1),),
@@ -190,7 +193,10 @@ class Settings:
     )
     burst: bool = _setting(False, _switch, "leave when the queue is empty", flag="--burst")
     max_messages: int = _setting(
-        0, _whole(0), "leave after so many mails; 0 = never", flag="--max-messages N"
+        0,
+        _whole(0),
+        "leave after so many mails (one of several is replaced first); 0 = never",
+        flag="--max-messages N",
     )
     grace_s: float = _setting(
         30, _seconds(0), "time to finish what is on the wire", unit="s", flag="--grace SECONDS"
@@ -249,7 +255,14 @@ class Settings:
         256, _whole(16, 1_000_000), "most to hold of jobs at a time", unit="MB"
     )
     warnings: tuple[str, ...] = ()
+    process: int = 0  # which one of several workers this is, and who started it
+    parent: int = 0
     _source: "_Source | None" = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def is_for_parent(self) -> bool:
+        """True for the process that is to start several workers."""
+        return self.processes > 1 and not self.process
 
     def again(self) -> "Settings":
         """Return the settings as they are now, the file read once more (SIGHUP); Redis stays.
@@ -296,6 +309,7 @@ class _Source:
         warnings: list[str] = []
         _check_variables(self.environ, warnings)
         reader = relays.Reader(environ=self.environ, place=str(place), warnings=warnings)
+        values["process"], values["parent"] = _place(self.environ)
         values["relays"] = reader.read(table.get("relay", {}), _listed(self.flags.get("--relay")))
         return _checked(Settings(**values, warnings=tuple(warnings), _source=self))
 
@@ -398,6 +412,15 @@ def _check_variables(environ: Mapping[str, str], warnings: list[str]) -> None:
         if meant := spelling.nearest(name.removeprefix(_PREFIX), endings, likeness=0.8):
             raise ConfigError(f"unknown variable {name}: did you mean {_PREFIX}{meant}?")
         warnings.append(f"the variable {name} means nothing here")
+
+
+def _place(environ: Mapping[str, str]) -> tuple[int, int]:
+    number, _, parent = (environ.get(CHILD_VARIABLE) or "0/0").partition("/")
+    if not number.isdigit() or not parent.isdigit():
+        raise ConfigError(
+            f"{CHILD_VARIABLE} is what geomail tells its workers: did you mean {_PREFIX}PROCESSES?"
+        )
+    return int(number), int(parent)
 
 
 def _checked(settings: Settings) -> Settings:

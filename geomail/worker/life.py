@@ -24,6 +24,7 @@ from geomail.errors import GeomailError, RedisUnusable
 from geomail.queue import Counts, Link, Queue, Slot
 from geomail.worker.admission import Admission
 from geomail.worker.clock import RedisClock
+from geomail.worker.parent import Parent
 from geomail.worker.popper import Popper
 from geomail.worker.settler import Settler
 
@@ -58,6 +59,7 @@ class Worker:
         self._queues = queues
         self._stop = Event()
         self._signals = 0
+        self._parent: Parent | None = None
         self._is_running = False
         self._failure: GeomailError | None = None
         self._clock = RedisClock()
@@ -81,12 +83,15 @@ class Worker:
             settler=self.settler,
             clock=self._clock,
             unusable=self._fail,
+            retire=self._retire,
         )
         self._popping: gevent.Greenlet[..., None] | None = None
 
     def run(self) -> int:
         """Start everything, wait for the reason to stop, drain; return the exit status."""
         self._listen_to_signals()
+        if self.settings.process:
+            self._parent = Parent(self._on_order)
         # Beside the main greenlet, which has to hear signals while Redis is away.
         self._start("start", self._begin)
         self._stop.wait()
@@ -113,6 +118,8 @@ class Worker:
             relays=",".join(lane.name for lane in self.lanes.lanes),
             concurrency=self.settings.concurrency,
         )
+        if self._parent is not None:
+            self._parent.say("running")
 
     # ---- greenlets
 
@@ -174,6 +181,13 @@ class Worker:
             else:
                 self.admission.admit(queue, slot)
 
+    def _retire(self) -> bool:
+        """Return whether to leave now: one of several works on until its successor runs."""
+        if self._parent is None:
+            return True
+        self._parent.say("retiring")
+        return False
+
     # ---- signals
 
     def _listen_to_signals(self) -> None:
@@ -184,6 +198,16 @@ class Worker:
     def _on_stop(self, number: int) -> None:
         self._signals += 1
         log.info("stopping", signal=signal.Signals(number).name, in_hand=self.lanes.in_hand())
+        self._stop.set()
+
+    def _on_order(self, word: str) -> None:
+        if word == "reload":
+            self._on_hangup()
+            return
+        # No signal: a service manager may signal us too, and means the same, not "at once".
+        if word == "now":
+            self._signals = 2
+        log.info("stopping", parent=word, in_hand=self.lanes.in_hand())
         self._stop.set()
 
     def _on_hangup(self) -> None:

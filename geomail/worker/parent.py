@@ -3,11 +3,10 @@
 Standard input and output are one socket whose other end geomail.supervisor holds. Lines go over it:
 we say `running`, `retiring` and, at the end of a burst, what is `left`; the parent says `stop`,
 `now` (leave at once) and `reload`. However the parent ends, the kernel closes its end of the
-socket: that is read as `stop`, so no worker outlives its parent by more than its drain.
+socket: that is heard as `stop`, so no worker outlives its parent by more than its drain.
 """
 
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -19,16 +18,13 @@ _STDIN = 0
 
 
 class Parent:
-    """Hears the parent from the moment it is made."""
+    """Hears the parent as long as the worker lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, obey: Callable[[str], None]) -> None:
+        """Have `obey` called with each word."""
         self._channel = socket.socket(fileno=os.dup(_STDIN))
-        self._obey: Callable[[str], None] = _end
-        gevent.spawn(self._listen)
-
-    def obey(self, obey: Callable[[str], None]) -> None:
-        """Have `obey` called with each word; until then, the worker holds nothing and just ends."""
         self._obey = obey
+        gevent.spawn(self._listen)
 
     def say(self, word: str) -> None:
         """Tell the parent; when it has gone, nobody."""
@@ -44,8 +40,3 @@ class Parent:
                 for line in lines:
                     self._obey(line.decode())
         self._obey("stop")
-
-
-def _end(word: str) -> None:
-    if word != "reload":
-        os.kill(os.getpid(), signal.SIGTERM)

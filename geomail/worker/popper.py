@@ -46,7 +46,13 @@ class Popper:
         settler: Settler,
         clock: RedisClock,
         unusable: Callable[[RedisUnusable], None],
+        retire: Callable[[], bool],
     ) -> None:
+        """Take from `queues`.
+
+        `unusable` is told why Redis can't be used; `retire` is asked when `max_messages` are taken
+        whether to take no more.
+        """
         self.is_draining = False
         self.taken = 0
         self._settings = settings
@@ -58,6 +64,8 @@ class Popper:
         self._settler = settler
         self._clock = clock
         self._unusable = unusable
+        self._retire = retire
+        self._most = settings.max_messages
         self._rounds = 0
         self._empty: set[Queue] = set()
         self._waiters: dict[Queue, gevent.Greenlet[..., None]] = {}
@@ -80,9 +88,11 @@ class Popper:
                 if self._settings.burst and self._is_done():
                     return
                 self._wait()
-            if 0 < self._settings.max_messages <= self.taken:
-                self._finish()
-                return
+            if 0 < self._most <= self.taken:
+                if self._retire():
+                    self._finish()
+                    return
+                self._most = 0
 
     def _finish(self) -> None:
         """Wait until what was taken is settled: delivered, delayed, parked or dead."""
@@ -95,8 +105,7 @@ class Popper:
         if self._settler.backlog > _UNSETTLED_LIMIT:
             return 0  # Redis does not take outcomes: send nothing that could not be crossed off
         room = min(self._lanes.room(), TAKE_LIMIT)
-        most = self._settings.max_messages
-        return min(room, most - self.taken) if most else room
+        return min(room, self._most - self.taken) if self._most else room
 
     def _take_round(self, room: int) -> int:
         """Take up to `room` slots; return how many were taken."""
