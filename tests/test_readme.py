@@ -147,7 +147,8 @@ def test_the_keys_of_the_table_are_understood() -> None:
         "id": "order-4711",
         "charset": "utf-8",
     }
-    rows = re.findall(r"^\| (`.*?) \|", README.split("## What a payload may say")[1], re.MULTILINE)
+    section = README.split("## What a payload may say")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert named - payload.keys() == {"mail_from", "rcpt_to", "raw"}
     assert isinstance(job.decode(json.dumps(payload).encode()), job.Email)

@@ -56,11 +56,10 @@ def test_a_refused_connection_says_where() -> None:
     assert str(lost) == f"connect: can't connect: 127.0.0.1:{port}: Connection refused"
 
 
-@pytest.mark.parametrize("host", ["nosuch.invalid", "x" * 64 + ".invalid"])
-def test_a_name_that_is_none_says_so(host: str) -> None:
-    lost = refused(terms(f"smtp://{host}"))
+def test_a_name_that_is_none_says_so() -> None:
+    lost = refused(terms("smtp://nosuch.invalid"))
     assert lost.cause is Cause.CONNECT
-    assert lost.text.startswith(f"{host}:25: ")
+    assert lost.text.startswith("nosuch.invalid:25: ")
 
 
 def test_a_connect_that_nobody_answers_ends() -> None:
