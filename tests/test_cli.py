@@ -297,3 +297,17 @@ def test_redis_of_ours_is_started_by_run_and_ended_by_stop(folder: Path) -> None
         embedded.stop(folder / "data")
     assert geomail("stop", "--redis-server").out.startswith("no Redis of ours runs in ")
     assert not embedded.listens()
+
+
+def test_several_workers_share_one_redis_of_ours(folder: Path) -> None:
+    if embedded.listens():
+        pytest.skip("something listens on port 6379 of this machine")
+    try:
+        with running("--relay", "smtp://127.0.0.1:1", "--processes", "2") as process:
+            wait_for(PidFile(folder / "data" / "redis" / "redis.pid").owner)
+            wait_for(lambda: len(Queue(Link(embedded.URL), "queue:email").counts().workers) == 2)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        assert embedded.listens()
+    finally:
+        embedded.stop(folder / "data")
