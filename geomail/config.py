@@ -221,8 +221,11 @@ class Settings:
     data: str = _setting(
         default_data_dir,
         _text,
-        "folder for what geomail keeps (the embedded Redis)",
+        "folder for what geomail keeps (the embedded Redis, the journal)",
         flag="--data DIR",
+    )
+    journal: bool = _setting(
+        True, _switch, "final answers go to disk too, so that a kill sends hardly a mail twice"
     )
     lease_s: float = _setting(
         30, _seconds(0.5), "time after which a silent worker's jobs go to others", unit="s"

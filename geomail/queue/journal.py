@@ -33,14 +33,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
 from zlib import crc32
 
 import msgspec
 
 from geomail import log, metrics
 from geomail.queue.queue import Queue
-from geomail.queue.records import FRESH, Dead, Done, Part, Record, Retry, Slot, Split
+from geomail.queue.records import FRESH, Dead, Done, JobState, Part, Record, Retry, Slot, Split
 
 _MAGIC = b"geomail journal 1\n"
 _HEAD = struct.Struct("<II")
@@ -51,18 +50,15 @@ _STRANGE_FOR_S = 2 * 86_400
 _PIECE = 1000
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
-Outcome: TypeAlias = Done | Retry | Dead | Split
-
 
 class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One outcome on disk; without `parts` it is delivered, one part that isn't `split` is the
-    whole.
-    """
+    """One outcome on disk; without parts it is delivered, and one that isn't split is one part."""
 
     worker: str
     seq: int
     index: int
-    id: str  # empty where worker, seq and index say it
+    id: str = ""  # where worker, seq and index don't say it
+    state: JobState | None = None  # what was known before this try
     is_split: bool = False
     parts: list[Part] | None = None
 
@@ -98,7 +94,7 @@ class Journal:
         self._folder = folder
         self._name = ""
         self._names = -1
-        self._workers: set[str] = set()
+        self._workers: dict[str, str] = {}  # worker: queue
         self._records = -1
         self._size = 0
         self._number = 0
@@ -121,13 +117,13 @@ class Journal:
                 self._create(self._folder, worker)
             if worker not in self._workers:
                 _write_whole(self._names, _frame(Name(queue, worker)))
-                self._workers.add(worker)
+                self._workers[worker] = queue
             if not self.is_open:
                 self._begin_file()
         except OSError as error:
             self._complain(error)
 
-    def append(self, queue: str, record: Outcome) -> None:
+    def append(self, queue: str, record: Record) -> None:
         """Write one outcome, at once."""
         self.appended += 1
         if self._records < 0:
@@ -173,6 +169,13 @@ class Journal:
         """Read all outcomes that are still kept, in their order."""
         for file in list(self._files):
             yield from _read_records(file.path)
+
+    def say_again(self, queue: Queue) -> int:
+        """Settle once more what is kept for a queue whose Redis may have forgotten its last second;
+        return how many outcomes.
+        """
+        ours = {worker: queue for worker, name in self._workers.items() if name == queue.name}
+        return say_again(self.entries(), ours)
 
     def remove(self) -> None:
         """Delete the journal: Redis has everything, and the workers hold nothing."""
@@ -261,15 +264,13 @@ def replay(folder: Path, queues: Sequence[Queue]) -> int:
     for path in sorted(folder.glob("*.journal")):
         try:
             back += _replay_one(path, by_name)
-        except OSError as error:
-            log.warning("journal_not_read", journal=path, why=error.strerror)
+        except (OSError, ValueError) as error:  # another version's, perhaps
+            log.warning("journal_not_read", journal=path, why=error)
     return back
 
 
 def say_again(entries: Iterable[Entry], queues: Mapping[str, Queue]) -> int:
-    """Settle entries once more, each by the queue of its worker's name; return how many there
-    were.
-    """
+    """Settle entries, each by the queue of its worker, or not at all; return how many."""
     said = 0
     ours = (entry for entry in entries if entry.worker in queues)
     while piece := list(islice(ours, _PIECE)):
@@ -370,17 +371,20 @@ def _write_whole(fd: int, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _entry_of(record: Outcome) -> Entry:
+def _entry_of(record: Record) -> Entry:
     slot = record.slot
-    job_id = slot.id if slot.touched else ""
-    if type(record) is Done:
-        return Entry(slot.worker, slot.seq, slot.index, job_id)
+    place = slot.worker, slot.seq, slot.index
+    if type(record) is Done and not slot.touched:
+        return Entry(*place)
+    state = None if slot.state is FRESH else slot.state
     is_split = isinstance(record, Split)
-    return Entry(slot.worker, slot.seq, slot.index, job_id, is_split, _parts_of(record))
+    return Entry(*place, slot.id if slot.touched else "", state, is_split, _parts_of(record))
 
 
-def _parts_of(record: Outcome) -> list[Part]:
+def _parts_of(record: Record) -> list[Part] | None:
     match record:
+        case Done():
+            return None
         case Split(_, parts):
             return parts
         case Retry(_, due_in_ms, state):
@@ -390,10 +394,11 @@ def _parts_of(record: Outcome) -> list[Part]:
     raise TypeError(f"expected an outcome, got {type(record).__name__}")
 
 
-def _record_of(entry: Entry) -> Outcome:
+def _record_of(entry: Entry) -> Record:
     is_touched = bool(entry.id)
     job_id = entry.id or f"{entry.worker}.{entry.seq}.{entry.index}"
-    slot = Slot(entry.worker, entry.seq, entry.index, job_id, 0, 0, FRESH, b"", is_touched)
+    state = entry.state or FRESH
+    slot = Slot(entry.worker, entry.seq, entry.index, job_id, 0, 0, state, b"", is_touched)
     if entry.parts is None:
         return Done(slot)
     if entry.is_split:

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import gevent
 from gevent.event import Event
@@ -21,7 +22,7 @@ from geomail.config import Settings, require_relays
 from geomail.delivery.lane import Delivery
 from geomail.delivery.lanes import Lanes
 from geomail.errors import GeomailError, RedisUnusable
-from geomail.queue import Counts, Link, Queue, Slot
+from geomail.queue import Counts, Link, Queue, Slot, journal
 from geomail.worker.admission import Admission
 from geomail.worker.clock import RedisClock
 from geomail.worker.parent import Parent
@@ -63,8 +64,15 @@ class Worker:
         self._is_running = False
         self._failure: GeomailError | None = None
         self._clock = RedisClock()
+        self._journals = Path(settings.data, "journal") if settings.journal else None
+        self._journal = journal.Journal(self._journals)
+        self._run_ids: dict[Queue, str] = {}
         self.settler = Settler(
-            settings, self._clock, parts=self._admit_parts, delayed=self._on_new_due_time
+            settings,
+            self._clock,
+            journal=self._journal,
+            parts=self._admit_parts,
+            delayed=self._on_new_due_time,
         )
         self.lanes = Lanes(
             settings,
@@ -105,8 +113,11 @@ class Worker:
         self._link.probe()
         for queue in self._queues:
             queue.register()
+            self._journal.enlist(queue.name, queue.worker)
+            self._recall(queue)
         self._start("beat", self._beat)
         self._start("settler", self.settler.run)
+        self._replay()
         for queue in self._queues:
             queue.reap()
         self._start("reaper", self._reap)
@@ -152,9 +163,22 @@ class Worker:
         while True:
             gevent.sleep(self.settings.beat_s)
             for queue in self._queues:
+                self._recall(queue)
                 if not queue.beat():
                     log.warning("lease_lost", list=queue.name, worker=queue.worker)
                     queue.register()
+                self._journal.enlist(queue.name, queue.worker)
+            self._journal.tidy()
+
+    def _recall(self, queue: Queue) -> None:
+        """Tell a Redis that has started anew what it may have forgotten; then the beat compares."""
+        if not self._journal.is_open:
+            return
+        known, now = self._run_ids.get(queue), queue.run_id()
+        if known and now and now != known:
+            said = self._journal.say_again(queue)
+            log.info("journal_said_again", list=queue.name, records=said)
+        self._run_ids[queue] = now or known or ""
 
     def _reap(self) -> None:
         while True:
@@ -162,6 +186,11 @@ class Worker:
             for queue in self._queues:
                 if queue.reap():
                     self.popper.look_again()
+
+    def _replay(self) -> None:
+        """Settle what dead workers of this machine had done, and bring back what they held."""
+        if self._journals is not None and journal.replay(self._journals, self._queues):
+            self.popper.look_again()
 
     # ---- what the rooms tell each other
 
@@ -203,6 +232,9 @@ class Worker:
     def _on_order(self, word: str) -> None:
         if word == "reload":
             self._on_hangup()
+            return
+        if word == "reap":
+            self._start("replay", self._replay)
             return
         # No signal: a service manager may signal us too, and means the same, not "at once".
         if word == "now":
@@ -249,9 +281,12 @@ class Worker:
         left_s = max(0.0, deadline - margin_s - time.monotonic())
         self._release(self.lanes.join(left_s, last_s=min(margin_s, left_s / 4)))
         if self.settler.wait_until_idle(deadline - time.monotonic()):
-            for queue in self._queues:
-                if not queue.leave():
+            gone = [queue.leave() for queue in self._queues]
+            for queue, has_left in zip(self._queues, gone, strict=True):
+                if not has_left:
                     log.warning("left_in_hand", list=queue.name, hint="its lease will run out")
+            if all(gone):
+                self._journal.remove()
 
     def _release(self, deliveries: list[Delivery]) -> None:
         for delivery in reversed(deliveries):

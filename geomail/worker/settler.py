@@ -1,8 +1,9 @@
 """The settler: outcomes go to Redis in batches, one flight at a time.
 
 What finishes while a flight is under way makes the next one, so the batches size themselves: small
-when little happens, large under load. A record is kept until Redis has it. Behind each flight the
-delivery log gets its lines, in one write: one JSON line an outcome.
+when little happens, large under load. A record is kept until Redis has it; what a host has answered
+is in the journal before it flies. Behind each flight the delivery log gets its lines, in one write:
+one JSON line an outcome.
 """
 
 import json
@@ -18,19 +19,22 @@ from geomail.config import Settings
 from geomail.delivery.lane import Delivery, Lane
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.errors import ConfigError
-from geomail.queue import Dead, Done, Queue, Record, Retry, Slot, Split
+from geomail.queue import Dead, Done, Queue, Record, Release, Retry, Slot, Split
+from geomail.queue.journal import Journal
 from geomail.worker.clock import RedisClock
 from geomail.worker.settlement import record_of
 
 _COUNTERS = {Done: "delivered", Retry: "deferred", Dead: "dead", Split: "split"}
 
-_MAKE_DUE = frozenset({Retry, Split})
+# What makes work that no list tells of: due later, or in front of everything.
+_MAKE_WORK = frozenset({Retry, Split, Release})
 
 
 class Settler:
     """Collects records and sends them.
 
-    `parts` gets the slots that a split has made; `delayed` is called when there is a new due time.
+    `parts` gets the slots that a split has made; `delayed` is called when something was put back
+    that comes due, or that can be taken at once.
     """
 
     def __init__(
@@ -38,12 +42,14 @@ class Settler:
         settings: Settings,
         clock: RedisClock,
         *,
+        journal: Journal,
         parts: Callable[[Queue, list[Slot]], None],
         delayed: Callable[[], None],
     ) -> None:
         self.settings = settings
         self.delivery_log = DeliveryLog(settings.delivery_log)
         self._clock = clock
+        self._journal = journal
         self._parts = parts
         self._delayed = delayed
         self._pending: list[tuple[Queue, Record]] = []
@@ -62,6 +68,7 @@ class Settler:
         if len(outcomes) < len(delivery.recipients):
             outcomes = outcomes * len(delivery.recipients)  # redirected: one stands for all
         record = self._record_of(delivery, outcomes)
+        self._journal.append(delivery.queue.name, record)
         metrics.count(_COUNTERS[type(record)])
         if type(record) is not Done:
             _log_trouble(delivery, record, outcomes, lane)
@@ -108,6 +115,7 @@ class Settler:
 
     def _fly(self) -> None:
         flight, self._pending = self._pending, []
+        journaled = self._journal.appended
         self._in_flight = len(flight)
         try:
             self._send(flight)
@@ -116,7 +124,8 @@ class Settler:
             raise
         finally:
             self._in_flight = 0
-        if not _MAKE_DUE.isdisjoint(type(record) for _, record in flight):
+        self._journal.settled(journaled)
+        if not _MAKE_WORK.isdisjoint(type(record) for _, record in flight):
             self._delayed()
         self.delivery_log.write()
 

@@ -38,7 +38,8 @@ GONE = JobState(tries=1, rcpt=["c@example.org"], reason="content: 550 no")
 
 def slot(index: int, *, worker: str = "w1", seq: int = 1, touched: bool = False) -> Slot:
     """Return a slot that no Redis knows."""
-    return Slot(worker, seq, index, f"{worker}.{seq}.{index}", 0, 0, FRESH, b"", touched)
+    state = LEFT if touched else FRESH
+    return Slot(worker, seq, index, f"{worker}.{seq}.{index}", 0, 0, state, b"", touched)
 
 
 def begun(folder: Path, worker: str = "w1", queue: str = "queue:email") -> Journal:
@@ -66,7 +67,7 @@ def write_of(book: Journal, queue: Queue, *records: Any) -> None:
 def test_every_kind_of_outcome_comes_back(tmp_path: Path) -> None:
     book = begun(tmp_path)
     split = Split(slot(4), [Part(LEFT, ("retry", 9000)), Part(GONE, "dead")])
-    records: list[journal.Outcome] = [
+    records: list[Record] = [
         Done(slot(0)),
         Done(slot(1, touched=True)),
         Retry(slot(2), 60_000, LEFT),
@@ -74,12 +75,13 @@ def test_every_kind_of_outcome_comes_back(tmp_path: Path) -> None:
     for record in [*records, Dead(slot(3), GONE), split]:
         book.append("queue:email", record)
     assert list(book.entries()) == [
-        Entry("w1", 1, 0, ""),
-        Entry("w1", 1, 1, "w1.1.1"),
-        Entry("w1", 1, 2, "", False, [Part(LEFT, ("retry", 60_000))]),
-        Entry("w1", 1, 3, "", False, [Part(GONE, "dead")]),
-        Entry("w1", 1, 4, "", True, split.parts),
+        Entry("w1", 1, 0),
+        Entry("w1", 1, 1, "w1.1.1", LEFT),
+        Entry("w1", 1, 2, parts=[Part(LEFT, ("retry", 60_000))]),
+        Entry("w1", 1, 3, parts=[Part(GONE, "dead")]),
+        Entry("w1", 1, 4, is_split=True, parts=split.parts),
     ]
+    assert list(map(journal._record_of, book.entries()))[1].slot.state == LEFT
 
 
 def test_torn_at_every_byte(tmp_path: Path) -> None:

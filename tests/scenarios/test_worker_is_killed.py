@@ -53,6 +53,8 @@ def test_at_any_moment_and_again_and_again(
         time.sleep(moments.uniform(0, 0.15))  # any moment is right
         worker.kill()
     stage.worker(relay=host)
+    until(lambda: stage.held() == stage.counts().dead)
+    stage.queue.dead_retry(every=True)  # who is in hand at three kills in a row looks like poison
     until(stage.is_clean)
     with capsys.disabled():
         duplicates_of(host, 4_000, kills=6)
