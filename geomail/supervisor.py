@@ -5,9 +5,9 @@
 
 There are N places, and in each a worker. One that dies is replaced at once, the next time after
 0.1 s, then 0.2 s, up to 5 s, and at once again after one that has lived for 30 s. What the dead one
-held, its successor brings back from its journal when it starts. One that has done its
-`max_messages` says so and works on until its successor runs; then it is told to drain. So a place
-is never empty for a retirement.
+held, a worker that runs is told to bring back from its journal at once; where none runs, the
+successor does that when it starts. One that has done its `max_messages` says so and works on until
+its successor runs; then it is told to drain. So a place is never empty for a retirement.
 
 The first worker starts alone. When it ends by itself before it ever ran, the parent ends with its
 status: a mistake in the settings is said once, not N times. Later such an end is a death as any.
@@ -240,6 +240,15 @@ class Supervisor:
             self._note(place, child, status, again_in_s)
         else:
             self._note(place, child, status)  # it retired, and its successor is there
+        if status != 0:
+            self._reap()
+
+    def _reap(self) -> None:
+        """Have a worker that runs bring back what a dead one held, before its successor can."""
+        for child in self._children:
+            if child.phase in (Phase.RUNNING, Phase.RETIRING):
+                child.say("reap")
+                return
 
     def _note(
         self, place: Place, child: Child, status: int, again_in_s: float | None = None

@@ -2,8 +2,9 @@
 
 Standard input and output are one socket whose other end geomail.supervisor holds. Lines go over it:
 we say `running`, `retiring` and, at the end of a burst, what is `left`; the parent says `stop`,
-`now` (leave at once) and `reload`. However the parent ends, the kernel closes its end of the
-socket: that is heard as `stop`, so no worker outlives its parent by more than its drain.
+`now` (leave at once), `reload`, and `reap` when another of its workers has died. However the parent
+ends, the kernel closes its end of the socket: that is heard as `stop`, so no worker outlives its
+parent by more than its drain.
 """
 
 import os

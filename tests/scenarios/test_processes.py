@@ -81,6 +81,30 @@ def test_a_killed_worker_is_replaced_within_a_second(
     host.has_taken(100)
 
 
+def test_what_a_killed_worker_held_moves_again_within_a_second(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = stage.host()
+    parent = crew(stage, 2, host=host, lease_s=30, beat_s=5)
+    pushed = 0
+    while len(held := _held(stage)) < 2:  # until each of the two holds something
+        stage.push([mail(pushed, to=[f"stall+60@h{pushed}.example"])])
+        pushed += 1
+        host.has_taken(pushed)
+    os.kill(pids(parent)[0], signal.SIGKILL)
+    began = time.monotonic()
+    until(lambda: len(host.look()) - pushed in held)
+    took_s = time.monotonic() - began
+    with capsys.disabled():
+        sys.stdout.write(f"sent again after {took_s:.2f} s\n")
+    assert took_s < 1
+    assert stage.held() == pushed
+
+
+def _held(stage: Stage) -> list[int]:
+    return [worker.jobs for worker in stage.counts().workers.values() if worker.jobs]
+
+
 def test_one_that_dies_again_and_again_is_started_less_and_less_often(stage: Stage) -> None:
     parent = crew(stage, 2, host=stage.host())
     for deaths in (1, 2, 3, 4):
