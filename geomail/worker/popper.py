@@ -27,6 +27,7 @@ from geomail.worker.settler import Settler
 TAKE_LIMIT = 256
 _IDLE_S = 5.0
 _FULL_S = 1.0
+_LAPSED_S = 0.1
 _CLOSED_S = 30.0
 _MAKE_WAY_S = 2.0
 _MAKE_WAY_EVERY_S = 10.0
@@ -68,6 +69,7 @@ class Popper:
         self._most = settings.max_messages
         self._rounds = 0
         self._empty: set[Queue] = set()
+        self._calls = 0  # how often somebody said that a list may have something
         self._waiters: dict[Queue, gevent.Greenlet[..., None]] = {}
         self._next_due_ms: int | None = None
         self._suspects: set[Queue] = set()
@@ -129,18 +131,19 @@ class Popper:
         return (room + self._rounds % 2) // 2
 
     def _hungry(self) -> list[Queue]:
-        """Return the lists that are not known to be empty."""
-        return [queue for queue in self._queues if queue not in self._empty]
+        """Return the lists that are not known to be empty, and whose slots we may work on."""
+        return [q for q in self._queues if q not in self._empty and q.lease_is_mine()]
 
     def _weight_of_hungry(self) -> int:
         return sum(self._weights[queue] for queue in self._hungry())
 
     def _take_fresh(self, queue: Queue, share: int) -> int:
+        calls = self._calls
         got = self._take(queue, share)
         self._charge(queue, got)
         if got < share:
             self._credit[queue] = 0.0  # what a list has no use for it does not save
-        if got == 0:
+        if got == 0 and calls == self._calls:
             self._empty.add(queue)
             if queue not in self._waiters:
                 self._waiters[queue] = gevent.spawn(self._wait_for, queue)
@@ -156,7 +159,7 @@ class Popper:
             route = self._lanes.routes.get(name)
             # What is parked for a relay that nobody names any more is taken to be judged.
             wanted = min(route.room(now) if route is not None else room, room - taken)
-            if wanted > 0:
+            if wanted > 0 and queue.lease_is_mine():
                 got = self._take(queue, wanted, route=name)
                 self._charge(queue, got)
                 if got == 0:
@@ -210,6 +213,7 @@ class Popper:
 
     def look_again(self) -> None:
         """Ask every list again, for something came that no list tells of."""
+        self._calls += 1  # a take that is under way may have looked too early
         self._empty.clear()
         self._lanes.news.set()
 
@@ -223,6 +227,8 @@ class Popper:
         if self._next_due_ms is not None:
             due_in_s = (self._next_due_ms - self._clock.now_ms()) / 1000
             timeout_s = min(timeout_s, max(0.001, due_in_s))
+        if not all(queue.lease_is_mine() for queue in self._queues):
+            timeout_s = min(timeout_s, _LAPSED_S)  # the next beat that comes through renews it
         is_told = self._lanes.wait_for_news(timeout_s)
         is_due = self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms()
         if is_due:
@@ -237,6 +243,7 @@ class Popper:
             self._unusable(error)
         finally:
             del self._waiters[queue]
+            self._calls += 1
             self._empty.discard(queue)
             self._lanes.news.set()
 
