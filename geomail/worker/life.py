@@ -30,7 +30,7 @@ from geomail.worker.popper import Popper
 from geomail.worker.settler import Settler
 
 _REAP_EVERY_S = 5.0
-_COUNT_S = 5.0
+_COUNT_S, _HASTY_COUNT_S = 5.0, 0.5
 # What SIGHUP can't change in a running worker.
 _FIXED = ("concurrency", "redis", "queues", "lease_s", "beat_s", "delivery_log", "data", "burst")
 
@@ -94,6 +94,7 @@ class Worker:
             retire=self._retire,
         )
         self._popping: gevent.Greenlet[..., None] | None = None
+        self._beating: gevent.Greenlet[..., None] | None = None
 
     def run(self) -> int:
         """Start everything, wait for the reason to stop, drain; return the exit status."""
@@ -115,7 +116,7 @@ class Worker:
             queue.register()
             self._journal.enlist(queue.name, queue.worker)
             self._recall(queue)
-        self._start("beat", self._beat)
+        self._beating = self._start("beat", self._beat)
         self._start("settler", self.settler.run)
         self._replay()
         for queue in self._queues:
@@ -281,6 +282,8 @@ class Worker:
         left_s = max(0.0, deadline - margin_s - time.monotonic())
         self._release(self.lanes.join(left_s, last_s=min(margin_s, left_s / 4)))
         if self.settler.wait_until_idle(deadline - time.monotonic()):
+            if self._beating is not None:
+                self._beating.kill()  # it would put the worker back on the books
             gone = [queue.leave() for queue in self._queues]
             for queue, has_left in zip(self._queues, gone, strict=True):
                 if not has_left:
@@ -298,7 +301,9 @@ class Worker:
         if not self.settings.burst or not self._is_running:
             return 0
         counts: list[Counts] = []
-        gevent.spawn(self._count, counts).join(timeout=_COUNT_S)
+        gevent.spawn(self._count, counts).join(
+            timeout=_HASTY_COUNT_S if self._signals else _COUNT_S
+        )
         if len(counts) < len(self._queues):
             return 1
         parked = sum(sum(one.parked.values()) for one in counts)
