@@ -1,7 +1,7 @@
 """The few exceptions that geomail raises, all children of GeomailError.
 
-Results are values here: what an SMTP host or a job's author did wrong is an Outcome or a dead letter.
-An exception means that the caller has to change something, and its text says what.
+Results are values here: what an SMTP host or a job's author did wrong is an Outcome or a dead
+letter. An exception means that the caller has to change something, and its text says what.
 """
 
 

@@ -1,8 +1,9 @@
 """Log lines: `event key=value …`, on top of the standard library's logger named `geomail`.
 
-One function a level; the event's name is a plain word, the fields follow in the order given, so the
-job's id or the host comes first. Values with spaces, quotes or control characters are quoted and
-escaped, so that no reply of a server can forge a line. Nothing is rendered below the level in force.
+One function a level; the event's name is a plain word, the fields follow in the order given, so
+the job's id or the host comes first. Values with spaces, quotes or control characters are quoted
+and escaped, so that no reply of a server can forge a line. Nothing is rendered below the level in
+force.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Counters that know nobody: a name and a number, counted in this process since it started.
 
-Any room may count; whoever shows numbers reads a snapshot. There is one hub and no thread, so a plain
-dictionary is exact. Counters are for people: no decision in geomail depends on one.
+Any room may count; whoever shows numbers reads a snapshot. There is one hub and no thread, so a
+plain dictionary is exact. Counters are for people: no decision in geomail depends on one.
 """
 
 from collections import Counter
