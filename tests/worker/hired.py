@@ -149,6 +149,7 @@ class Place:
         self.desk = Queue(Link(server.url))
         self.redis: Any = redis.Redis(port=server.port)
         self._hired: list[Hired] = []
+        self._victims: list[Queue] = []
 
     def settings(
         self, *relays: Sink | str, file: Path | None = None, queue: object = None, **more: object
@@ -175,16 +176,29 @@ class Place:
 
     def make_suspect(self, payload: bytes) -> None:
         """Let two workers die with a job in hand."""
+        self.almost_suspect(payload)()
+
+    def almost_suspect(self, payload: bytes) -> Callable[[], None]:
+        """Let one worker die with a job in hand, and return the death of the second."""
         self.desk.register()
         self.push(payload)
-        for _ in range(2):
-            victim = Queue(Link(self.server.url))
-            victim.register()
-            assert len(victim.take(1).slots) == 1
-            self.desk.reap([victim.worker])
-            victim.close()
-        self.desk.leave()
-        assert self.counts().suspects == 1
+        first, second = self._victim(), self._victim()
+        assert len(first.take(1).slots) == 1
+        self.desk.reap([first.worker])
+        assert len(second.take(1).slots) == 1
+
+        def die() -> None:
+            self.desk.reap([second.worker])
+            self.desk.leave()
+            assert self.counts().suspects == 1
+
+        return die
+
+    def _victim(self) -> Queue:
+        victim = Queue(Link(self.server.url))
+        victim.register()
+        self._victims.append(victim)
+        return victim
 
     def counts(self) -> Counts:
         """Return where all jobs are."""
@@ -218,5 +232,6 @@ class Place:
         """Dismiss everybody."""
         for worker in self._hired:
             worker.dismiss()
-        self.desk.close()
+        for queue in (self.desk, *self._victims):
+            queue.close()
         self.redis.close()
