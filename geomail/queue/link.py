@@ -52,6 +52,7 @@ Word = bytes | str | int | float
 _OLDEST = (6, 2)
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 2.0
+_LONGEST_PAUSE_OF_A_MOVE_S = 0.5  # whoever takes over is ready long before the old one is back
 _READ_BLOCK = 256 * 1024
 _ASK_WITHIN_S = 2.0  # a sentinel, or any node: there are others to be asked
 
@@ -294,6 +295,7 @@ class Connection:
 
     def _repeat(self, packed: bytes, script: Script | None, patient: bool, extra: int = 0) -> Any:
         pause_s = _FIRST_PAUSE_S
+        longest_s = _LONGEST_PAUSE_OF_A_MOVE_S if self._place.can_move else _LONGEST_PAUSE_S
         with self._turn:
             while True:
                 try:
@@ -310,7 +312,7 @@ class Connection:
                         self._place.news.rejoice()
                     return reply
                 time.sleep(_jitter(pause_s))
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                pause_s = min(2 * pause_s, longest_s)
 
     def _reach(self) -> None:
         """Be connected to where the place is now."""

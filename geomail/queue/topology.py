@@ -63,8 +63,10 @@ class Place:
         """Without `find` it is where the URL says, and `node` stays None."""
         self.node: Node | None = None
         self.news = News(label)
+        self.can_move = find is not None
         self._label = label
         self._find = find
+        self._find_news = News(label)
         self._asks_role = asks_role
         self._last: Node | None = None
         self._turn = Lock()
@@ -107,8 +109,10 @@ class Place:
             if self._last is None:
                 raise
             # Who can't ask must not stop: the server itself may be well.
-            self.news.complain("finder", text_of(error))
+            self._find_news.complain("finder", text_of(error))
             self.node = self._last
+        else:
+            self._find_news.rejoice()
 
     def _settle_on(self, node: Node) -> None:
         if self._last not in (None, node):
