@@ -1,12 +1,14 @@
 -- beat: renew a worker's lease, or register a new name; and show what Redis believes it holds.
 --
--- KEYS  open:<worker> workers
+-- KEYS  open:<worker> workers held L arrive stats
 -- ARGV  worker, register (0|1), lease in ms
--- Returns  {'FENCED'} · {'OK', now, field, value…} with all fields of open:<worker>.
+-- Returns  {'FENCED'} · {'OK', now, {what people hold back…}, field, value…} with all fields of open:<worker>.
 -- A plain beat of an unknown name is fenced; so is a name with a score <= 0, for ever. A lease that ran out and
 -- that nobody fenced may be renewed.
--- O(batches in hand).
-local open, workers = KEYS[1], KEYS[2]
+-- Beside that it notes, for people only: since when the lists have not been empty (`.since`), and two looks at the
+-- number of deliveries, half a minute apart (`.looks`), which make the present rate.
+-- O(batches in hand + names held).
+local open, workers, held, fresh_list, arrive, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 call('HDEL', open, '')
 local lease = call('ZSCORE', workers, ARGV[1])
 if lease and tonumber(lease) <= 0 or not lease and ARGV[2] ~= '1' then
@@ -14,8 +16,22 @@ if lease and tonumber(lease) <= 0 or not lease and ARGV[2] ~= '1' then
 end
 local now = now_ms()
 call('ZADD', workers, now + ARGV[3], ARGV[1])
-local reply = {'OK', now}
+
+-- A key of a wrong type refuses the takes; it must not cost a lease.
+if type(redis.pcall('HLEN', stats)) == 'number' then
+  note_since(stats, now, size_of('LLEN', fresh_list) + size_of('LLEN', arrive))
+  local delivered = call('HGET', stats, 'delivered') or 0
+  local newer, count = match(call('HGET', stats, '.looks') or '', ' (%d+) (%d+)$')
+  if not newer then
+    newer, count = now, delivered
+  end
+  if tonumber(newer) + 30000 <= now or newer == now then
+    call('HSET', stats, '.looks', newer .. ' ' .. count .. ' ' .. now .. ' ' .. delivered)
+  end
+end
+local names = redis.pcall('SMEMBERS', held)
+local reply = {'OK', now, names.err and {} or names}
 for i, field in ipairs(call('HGETALL', open)) do
-  reply[2 + i] = field
+  reply[3 + i] = field
 end
 return reply

@@ -4,7 +4,10 @@ Only what was dead when a loop began is looked at, so a job that dies again mean
 it going.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -15,6 +18,8 @@ from geomail.queue.records import DeadLetter, encode_state, parse_job
 
 _DEAD = Script("dead")
 _PAGE = 100
+_EXPIRE_CALLS = 10
+_VARIES = re.compile(r"<?[^\s<>:]+@[^\s<>,;]+>?|\b(?=\w*\d)\w{7,}\b")
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -63,8 +68,35 @@ def retry(desk: Connection, keys: Keys, choice: Choice) -> int:
 
 def drop(desk: Connection, keys: Keys, choice: Choice) -> int:
     """Delete dead letters for ever."""
-    pages = _pages(desk, keys, choice)
-    return sum(_run(desk, keys, "drop", *(letter.id for letter in page))[0] for page in pages)
+    dropped = 0
+    for page in _pages(desk, keys, choice):
+        ids = [letter.id for letter in page]
+        while ids:
+            done, looked = _run(desk, keys, "drop", *ids)
+            dropped += done
+            del ids[:looked]
+    return dropped
+
+
+def expire(desk: Connection, keys: Keys, *, age_ms: int) -> int:
+    """Delete dead letters that died longer ago than `age_ms`, some of them; return how many."""
+    dropped = 0
+    for _ in range(_EXPIRE_CALLS):
+        done, looked = _run(desk, keys, "expire", age_ms)
+        dropped += done
+        if not looked:
+            break
+    return dropped
+
+
+def reasons(desk: Connection, keys: Keys, *, sample: int) -> dict[str, int]:
+    """Count the newest `sample` dead letters by reason, most frequent first.
+
+    Addresses and long numbers in a reason are left out, so that what is alike is counted together.
+    """
+    newest = islice(_letters(desk, keys, None), sample)
+    counted = Counter(_VARIES.sub("…", letter.reason) for letter in newest)
+    return dict(counted.most_common())
 
 
 def _revived(letter: DeadLetter, now_ms: int) -> msgspec.Struct:
@@ -108,6 +140,7 @@ def _now_ms(desk: Connection) -> int:
 
 
 def _run(desk: Connection, keys: Keys, *arguments: bytes | str | int) -> list[Any]:
-    names = (keys.jobs, keys.dead, keys.delayed, keys.front, keys.stats)
+    names = [keys.jobs, keys.dead, keys.delayed, keys.front, keys.stats]
+    names += [*keys.seen, *keys.outcomes]
     reply: list[Any] = desk.run(_DEAD, names, arguments)
     return reply

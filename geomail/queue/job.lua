@@ -22,6 +22,15 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Note since when the lists have not been empty, for people only.
+local function note_since(stats, now, length)
+  if length > 0 then
+    redis.pcall('HSETNX', stats, '.since', now)
+  else
+    redis.pcall('HDEL', stats, '.since')
+  end
+end
+
 local function root_of(id)
   local slash = find(id, '/', 1, true)
   return slash and sub(id, 1, slash - 1)
@@ -68,3 +77,49 @@ local function forget(jobs, delayed, dead, id)
   return true
 end
 
+-- Two hashes in turn: each takes what is new for `window` ms, and goes when the other has, so that a field lives one
+-- window at least and two at most. The field '' is when a hash had its turn last. Returns the newer, the older.
+local function buckets_of(a, b, now, window)
+  local begun_a, begun_b = tonumber(call('HGET', a, '') or 0), tonumber(call('HGET', b, '') or 0)
+  local newer, older = a, b
+  if begun_b > begun_a then
+    newer, older = b, a
+  end
+  if math.max(begun_a, begun_b) + window > now then
+    return newer, older
+  end
+  call('UNLINK', older)
+  call('HSET', older, '', now)
+  return older, newer
+end
+
+-- What is remembered for comfort must never keep an outcome out.
+local function are_hashes(a, b)
+  return type(redis.pcall('HLEN', a)) == 'number' and type(redis.pcall('HLEN', b)) == 'number'
+end
+
+-- Give back the dedupe key that a job's json names, if the job still holds it: it died, or was dropped.
+local function free_key(seen_a, seen_b, id, json)
+  if not (find(json, '"dedupe":', 1, true) and are_hashes(seen_a, seen_b)) then
+    return
+  end
+  local key, holder = cjson.decode(json).dedupe, root_of(id) or id
+  for _, seen in ipairs({seen_a, seen_b}) do
+    local held = call('HGET', seen, key)
+    if held and match(held, '^%d+ (.*)$') == holder then
+      call('HDEL', seen, key)
+    end
+  end
+end
+
+-- Write down what became of a job whose id somebody was told: a line under the id of the whole, for a day at least.
+local function note_outcome(outcomes_a, outcomes_b, now, id, what, json)
+  if not (find(json, '"told":true', 1, true) and are_hashes(outcomes_a, outcomes_b)) then
+    return
+  end
+  local outcomes = buckets_of(outcomes_a, outcomes_b, now, 86400000)
+  local whole = root_of(id) or id
+  local before = call('HGET', outcomes, whole)
+  local line = now .. ' ' .. what .. ' ' .. id .. ' ' .. json
+  call('HSET', outcomes, whole, before and before .. '\n' .. line or line)
+end

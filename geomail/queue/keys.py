@@ -33,6 +33,9 @@ class Keys:
         self.suspects = self._named("suspects")
         self.workers = self._named("workers")
         self.stats = self._named("stats")
+        self.held = self._named("held")
+        self.seen = (self._named("seen:0"), self._named("seen:1"))
+        self.outcomes = (self._named("outcomes:0"), self._named("outcomes:1"))
 
     def open(self, worker: str) -> bytes:
         """The open table of a worker."""

@@ -16,18 +16,28 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from geomail import log, metrics
 from geomail.errors import RedisUnusable
-from geomail.queue import dead, status
+from geomail.queue import dead, door, status
 from geomail.queue.keys import Keys
 from geomail.queue.lease import Lease, find_leaks
 from geomail.queue.link import Connection, Link, Script
-from geomail.queue.records import FRESH, Batch, Counts, DeadLetter, Record, Slot, parse_job
+from geomail.queue.records import (
+    FRESH,
+    Batch,
+    Counts,
+    DeadLetter,
+    JobState,
+    Record,
+    Slot,
+    parse_job,
+)
 from geomail.queue.settlement import Settlement, heal, settlements
 
 _TAKE, _SETTLE, _BEAT, _LEAVE, _REAP = map(Script, ("take", "settle", "beat", "leave", "reap"))
+_CLAIM = Script("claim")
 _REAP_BATCHES = 8
 _PUSH_MANY, _PUSH_BYTES = 500, 1_000_000
 _MOST_SLOTS = 1000
@@ -51,6 +61,9 @@ class Queue:
         self._taker, self._waker, self._settler, self._beater, self._desk = (
             link.open(role, self._keys.list) for role in roles
         )
+        self._door = door.Door(link.open("door", self._keys.list), self._keys)
+        self.held: frozenset[tuple[str, str]] = frozenset()
+        """What people hold back, as of the last beat: (relay or queue, its name)."""
         self._lease = Lease("")
         self._margin_cap_s = lease_s / 6
         self._wait_reply_s = link.reply_timeout_s
@@ -114,10 +127,13 @@ class Queue:
         self.wake()
         for connection in (self._taker, self._waker, self._settler, self._beater, self._desk):
             connection.close()
+        self._door.close()
 
     def _beat(self, lease: Lease, *, register: bool, patient: bool) -> dict[int, bytes] | None:
         sent_s = time.monotonic()
-        keys = (self._keys.open(lease.worker), self._keys.workers)
+        names = self._keys
+        keys = [names.open(lease.worker), names.workers, names.held]
+        keys += [names.list, names.arrive, names.stats]
         arguments = (lease.worker, int(register), int(self.lease_s * 1000))
         reply = self._beater.run(_BEAT, keys, arguments, patient=patient)
         if reply[0] == b"FENCED":
@@ -128,7 +144,8 @@ class Queue:
             lease_s=self.lease_s,
             longest_gap_s=3 * self.beat_s,
         )
-        fields = zip(reply[2::2], reply[3::2], strict=True)
+        self.held = frozenset(status.read_held(reply[2]))
+        fields = zip(reply[3::2], reply[4::2], strict=True)
         return {int(seq): entry.split(b" ", 1)[1] for seq, entry in fields if seq != b"last"}
 
     def _heal(self, worker: str, leaks: list[tuple[int, int, bool]]) -> None:
@@ -170,6 +187,21 @@ class Queue:
                 lease.lose()
                 return Batch(seq, int(time.time() * 1000), [], fenced=True)
             lease.next_seq = reply[1] + 1
+
+    def claim(self, pairs: Sequence[tuple[str, str]], window_h: float) -> list[bool]:
+        """Claim a dedupe key for each job, given as (key, id); may it go on?
+
+        False: another job holds the key, for it waits, or was claimed within `window_h` and did not
+        die; settle the slot as `Duplicate`. True: write the key into the slot's state
+        (`JobState.dedupe`), so that it is free again when the job dies. One round trip for all; a
+        job may claim its key again, and should at each take.
+        """
+        if not pairs:
+            return []
+        names = (self._keys.jobs, self._keys.dead, *self._keys.seen)
+        words = [word for pair in pairs for word in pair]
+        reply = self._taker.run(_CLAIM, names, (int(window_h * 3_600_000), *words))
+        return [answer == 1 for answer in reply]
 
     def wait(self, timeout_s: float) -> None:
         """Wait until a producer has pushed something, or `timeout_s`, or `wake()`."""
@@ -247,7 +279,7 @@ class Queue:
     def _send(self, connection: Connection, settlement: Settlement, tag: bytes = b"") -> Any:
         keys = self._keys
         names = [keys.open(settlement.worker), keys.jobs, keys.delayed, keys.dead, keys.front]
-        names += [keys.suspects, keys.routes, keys.workers, keys.stats]
+        names += [keys.suspects, keys.routes, keys.workers, keys.stats, *keys.seen, *keys.outcomes]
         names += [keys.batch(settlement.worker, seq) for seq in settlement.seqs]
         names += [keys.park(route) for route in settlement.routes]
         return connection.run(_SETTLE, names, settlement.arguments(tag), patient=True)
@@ -289,7 +321,7 @@ class Queue:
     def _reap_call(self, victim: str, is_forced: bool, seqs: list[int]) -> list[Any]:
         keys = self._keys
         names = [keys.open(victim or "nobody"), keys.workers, keys.jobs, keys.front]
-        names += [keys.suspects, keys.dead, keys.stats]
+        names += [keys.suspects, keys.dead, keys.stats, *keys.seen, *keys.outcomes]
         names += [keys.batch(victim, seq) for seq in seqs]
         reply: list[Any] = self._desk.run(_REAP, names, (victim, int(is_forced), *seqs))
         return reply
@@ -324,6 +356,29 @@ class Queue:
         if piece:
             self._desk.call("LPUSH", self._keys.list, *piece)
 
+    def submit(self, payloads: Sequence[bytes], *, told: bool = True) -> list[str]:
+        """Put jobs on the queue, never twice, and return the id of each, in order.
+
+        `told`: somebody gets to know the id, so their end is written down for `outcome`.
+        """
+        return self._door.submit(payloads, JobState(told=told))
+
+    def outcome(self, job_id: str) -> dict[str, Any] | None:
+        """Say what became of a told job; None when nothing is known of it (any more: a day or two).
+
+        `outcome` is waiting, delayed (`due_ms`), delivered, dead (`reason`), duplicate or dropped,
+        with `at_ms`, `tries`, `last` as far as known; `parts`: the ends of a job that was split.
+        """
+        return door.outcome(self._desk, self._keys, job_id)
+
+    def hold(self, kind: Literal["relay", "queue"], name: str, *, on: bool) -> bool:
+        """Hold back what goes to a relay or comes from a queue, or let it go on.
+
+        Every worker of this queue obeys within a beat (`held`). Returns whether that is news.
+        """
+        command = "SADD" if on else "SREM"
+        return bool(self._desk.call(command, self._keys.held, f"{kind}:{name}"))
+
     def counts(self) -> Counts:
         """Count where all jobs are, at one instant."""
         return status.read_counts(self._desk, self._keys)
@@ -331,6 +386,14 @@ class Queue:
     def dead_list(self, limit: int, reason: str | None = None) -> list[DeadLetter]:
         """Return up to `limit` dead letters, newest first, whose reason contains `reason`."""
         return dead.find(self._desk, self._keys, limit=limit, reason=reason)
+
+    def dead_reasons(self, *, sample: int = 1000) -> dict[str, int]:
+        """Count the newest `sample` dead letters by reason, most frequent first."""
+        return dead.reasons(self._desk, self._keys, sample=sample)
+
+    def expire_dead(self, days: float) -> int:
+        """Delete dead letters older than `days` (0: never), at most 1,000; return how many."""
+        return dead.expire(self._desk, self._keys, age_ms=int(days * 86_400_000)) if days else 0
 
     def dead_show(self, job_id: str) -> DeadLetter | None:
         """Return a dead letter with its payload, or None when there is none of that id."""

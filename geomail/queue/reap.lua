@@ -1,6 +1,7 @@
 -- reap: bring back the jobs of a worker that stopped beating.
 --
--- KEYS  open:<victim> workers jobs front suspects dead stats batch:<victim>:<seq>…
+-- KEYS  open:<victim> workers jobs front suspects dead stats seen:0 seen:1 outcomes:0 outcomes:1
+--       batch:<victim>:<seq>…
 -- ARGV  victim or '', force (0|1), seqs, newest first
 -- Returns  without a victim: {victim…}, those whose lease is over and those fenced and not yet empty;
 --          with a victim and no seqs: {fenced (0|1), seq…}, fencing it when its lease is over or by force;
@@ -77,6 +78,8 @@ local function bring_back(id, deaths, first, json, bytes, is_suspect)
   bytes_moved = bytes_moved + #bytes
   if is_suspect then
     call('ZADD', dead, now, id)
+    free_key(KEYS[8], KEYS[9], id, json)
+    note_outcome(KEYS[10], KEYS[11], now, id, 'dead', json)
     counted.dead = (counted.dead or 0) + 1
   elseif deaths >= 2 then
     call('RPUSH', suspects, '\1' .. id)
@@ -118,7 +121,7 @@ for i = 3, #ARGV do
   if done >= 8 or bytes_moved >= 1000000 then
     break
   end
-  reap_batch(KEYS[5 + i], ARGV[i])
+  reap_batch(KEYS[9 + i], ARGV[i])
   done = done + 1
 end
 close_if_empty()

@@ -24,6 +24,8 @@ class JobState(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str | None = None  # why it is dead
     at_ms: int | None = None  # when it was tried last
     retried_ms: int | None = None  # a person put it back: its age counts from here
+    dedupe: str | None = None  # the key that it claimed; given back when it dies
+    told: bool = False  # somebody knows its id, and may ask what became of it
 
 
 FRESH = JobState()
@@ -58,6 +60,12 @@ class Batch(msgspec.Struct, eq=False):
 
 class Done(msgspec.Struct, frozen=True, gc=False):
     """Delivered, or else finished for good."""
+
+    slot: Slot
+
+
+class Duplicate(msgspec.Struct, frozen=True, gc=False):
+    """Dropped: another job holds its dedupe key."""
 
     slot: Slot
 
@@ -110,7 +118,7 @@ class Split(msgspec.Struct, frozen=True, gc=False):
     parts: list[Part]
 
 
-Record: TypeAlias = Done | Retry | Dead | Park | Release | Split
+Record: TypeAlias = Done | Duplicate | Retry | Dead | Park | Release | Split
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -159,6 +167,9 @@ class Counts(msgspec.Struct, frozen=True):
     workers: dict[str, Held]
     stats: dict[str, int]
     now_ms: int
+    held: tuple[tuple[str, str], ...] = ()  # what people hold back: (relay or queue, its name)
+    not_empty_since_ms: int | None = None  # of the producers' list; None: empty, or nobody looked
+    delivered_per_minute: float = 0.0  # over the last half minute to minute
 
     @property
     def in_flight(self) -> int:
@@ -169,6 +180,17 @@ class Counts(msgspec.Struct, frozen=True):
     def waiting(self) -> int:
         """Jobs that a take would bring now, delayed ones that are due not counted."""
         return self.list + self.arrive + self.pushed + self.front + self.suspects
+
+    @property
+    def drained_in_minutes(self) -> float | None:
+        """How long what waits will take at the present rate; None when nothing moves."""
+        rate = self.delivered_per_minute
+        return self.waiting / rate if rate > 0 else None
+
+    @property
+    def maybe_duplicates(self) -> int:
+        """Mails that may have gone twice: sent again unanswered, or delivered by two workers."""
+        return self.stats.get("unsure", 0) + self.stats.get("duplicates", 0)
 
 
 encode_state = msgspec.json.Encoder().encode

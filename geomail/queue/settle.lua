@@ -1,10 +1,13 @@
 -- settle: record what became of slots of one worker's batches.
 --
--- KEYS  open:<worker> jobs delayed dead front suspects routes workers stats batch:<worker>:<seq>… park:<route>…
+-- KEYS  open:<worker> jobs delayed dead front suspects routes workers stats seen:0 seen:1 outcomes:0 outcomes:1
+--       batch:<worker>:<seq>… park:<route>…
 -- ARGV  worker, 'reconciled' or '', number of batches, then for each batch: seq, indexes of its untouched slots
 --       that are done ('0,3,4'); then records, `<kind> <batch's number> <slot's index>` and what the kind needs:
---         done     id, or '' to look it up       a touched job was delivered
+--         done     id, or '' to look it up; json or ''      a touched job was delivered
+--         duplicate                              another job holds its dedupe key: dropped
 --         retry    ms until due, json
+--         unsure   the same; the host may have it already
 --         dead     json
 --         park     key's number, route, ms until the route may be tried, json
 --         release  json, or '' to keep what is there
@@ -15,6 +18,7 @@
 -- Everything else only from an owner that nobody fenced, and only once: a settled slot is passed over, so the
 -- same call may run twice. A touched job that is gone from `jobs` was delivered by somebody else: its slot is
 -- closed and nothing is written. The copy comes before the removal: characters in `open` are written last.
+-- The end of a job whose json says `told` goes to `outcomes`; what dies gives its dedupe key back.
 -- O(1) for a done slot that was never touched; otherwise O(bytes of the job).
 local open, jobs, delayed, dead, front, suspects, routes, workers, stats =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -30,7 +34,7 @@ if cursor < #ARGV then
   for _, key in ipairs({delayed, dead, routes, workers}) do
     size_of('ZCARD', key)
   end
-  for i = 10 + batches, #KEYS do
+  for i = 14 + batches, #KEYS do
     size_of('LLEN', KEYS[i])
   end
   if refusal then
@@ -43,6 +47,16 @@ local is_owner = lease and tonumber(lease) > 0
 
 local function count(name)
   counted[name] = (counted[name] or 0) + 1
+end
+
+local function tell(id, what, json)
+  note_outcome(KEYS[12], KEYS[13], now, id, what, json)
+end
+
+local function bury(id, json)
+  call('ZADD', dead, now, id)
+  free_key(KEYS[10], KEYS[11], id, json)
+  tell(id, 'dead', json)
 end
 
 -- The characters of each batch as a table of bytes; nil for a batch that is not open.
@@ -88,7 +102,7 @@ end
 
 -- What a live slot holds: id, deaths, first seen, json, bytes, is touched; only the id when the job is gone.
 local function slot_of(b, index)
-  local item = call('LINDEX', KEYS[9 + b], index)
+  local item = call('LINDEX', KEYS[13 + b], index)
   if byte(item) ~= 1 then
     return worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index, '0', taken[b], '{}', item, false
   end
@@ -101,7 +115,7 @@ local function slot_of(b, index)
   return id, deaths, first, json, bytes, true
 end
 
--- Move a live slot: write its job with a new json, then whatever `place` does with the id.
+-- Move a live slot: write its job with a new json, then whatever `place` does with the id. Returns whether it moved.
 local function move(b, index, json, name, place)
   if not (is_owner and is_live(b, index)) then
     return
@@ -113,15 +127,16 @@ local function move(b, index, json, name, place)
     count(name)
   end
   tables[b][index + 1] = SETTLED
+  return deaths ~= nil
 end
 
 local function split(b, index, parts)
   local places = {}
   if not (is_owner and is_live(b, index)) then
-    local item = tables[b] and call('LINDEX', KEYS[9 + b], index)
+    local item = tables[b] and call('LINDEX', KEYS[13 + b], index)
     local id = item and (byte(item) == 1 and sub(item, 2) or worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index)
     for k, part in ipairs(parts) do
-      local at = id and part.fate == 'slot' and call('LPOS', KEYS[9 + b], '\1' .. id .. '/' .. k)
+      local at = id and part.fate == 'slot' and call('LPOS', KEYS[13 + b], '\1' .. id .. '/' .. k)
       if at and is_owner then
         places[#places + 1] = at
       end
@@ -139,14 +154,14 @@ local function split(b, index, parts)
       local part_id = id .. '/' .. k
       call('HSET', jobs, part_id, render(deaths, first, part.json, ''))
       if part.fate == 'slot' then
-        call('RPUSH', KEYS[9 + b], '\1' .. part_id)
+        call('RPUSH', KEYS[13 + b], '\1' .. part_id)
         table.insert(tables[b], LIVE)
         places[#places + 1] = #tables[b] - 1
       elseif part.fate == 'retry' then
         call('ZADD', delayed, now + part.due, part_id)
         count('retried')
       else
-        call('ZADD', dead, now, part_id)
+        bury(part_id, part.json)
         count('dead')
       end
     end
@@ -163,33 +178,55 @@ end
 local kinds = {}
 
 function kinds.done(b, index)
-  local id = next_arg()
+  local id, json = next_arg(), next_arg()
   if tables[b] and not is_live(b, index) then
     return
   end
   if tables[b] then
     if id == '' then
-      id = slot_of(b, index)
+      local _
+      id, _, _, json = slot_of(b, index)
     end
     tables[b][index + 1] = SETTLED
   end
   if forget(jobs, delayed, dead, id) then
     count('delivered')
+    tell(id, 'delivered', json or '')
   elseif tables[b] then
     count('duplicates')
   end
 end
 
+function kinds.duplicate(b, index)
+  if not (is_owner and is_live(b, index)) then
+    return
+  end
+  local id, _, _, json, _, is_touched = slot_of(b, index)
+  if is_touched then
+    forget(jobs, delayed, dead, id)
+    tell(id, 'duplicate', json)
+  end
+  tables[b][index + 1] = SETTLED
+  count('deduped')
+end
+
 function kinds.retry(b, index)
   local due, json = next_arg(), next_arg()
-  move(b, index, json, 'retried', function(id)
+  return move(b, index, json, 'retried', function(id)
     call('ZADD', delayed, now + due, id)
   end)
 end
 
+function kinds.unsure(b, index)
+  if kinds.retry(b, index) then
+    count('unsure')
+  end
+end
+
 function kinds.dead(b, index)
-  move(b, index, next_arg(), 'dead', function(id)
-    call('ZADD', dead, now, id)
+  local json = next_arg()
+  move(b, index, json, 'dead', function(id)
+    bury(id, json)
   end)
 end
 
@@ -232,7 +269,7 @@ for b, characters in pairs(tables) do
     call('HSET', open, ARGV[2 + 2 * b], taken[b] .. ' ' .. text)
   else
     call('HDEL', open, ARGV[2 + 2 * b])
-    call('UNLINK', KEYS[9 + b])
+    call('UNLINK', KEYS[13 + b])
   end
 end
 for name, number in pairs(counted) do

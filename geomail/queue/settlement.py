@@ -13,6 +13,7 @@ from geomail.queue.lease import DONE, MOVED, Lease
 from geomail.queue.records import (
     Dead,
     Done,
+    Duplicate,
     Park,
     Record,
     Release,
@@ -24,7 +25,7 @@ from geomail.queue.records import (
 
 _MOST_RECORDS = 256
 _MOST_BYTES = 2_000_000
-_FIXED_KEYS = 9
+_FIXED_KEYS = 13
 
 Argument = bytes | str | int
 
@@ -56,7 +57,8 @@ class Settlement:
         if indexes is None:
             indexes = self._done[slot.seq] = []
         if slot.touched:
-            self._moved.append((None, slot.seq, slot.index, ["done", slot.id]))
+            json = encode_state(slot.state) if slot.state.told else b""
+            self._moved.append((None, slot.seq, slot.index, ["done", slot.id, json]))
         else:
             indexes.append(slot.index)
 
@@ -106,8 +108,11 @@ class Settlement:
 
     def _words(self, record: Record) -> list[Argument]:
         match record:
-            case Retry(_, due_in_ms, state):
-                return ["retry", due_in_ms, encode_state(state)]
+            case Duplicate():
+                return ["duplicate"]
+            case Retry(slot, due_in_ms, state):
+                kind = "unsure" if state.unknown > slot.state.unknown else "retry"
+                return [kind, due_in_ms, encode_state(state)]
             case Dead(_, state):
                 return ["dead", encode_state(state)]
             case Park(_, route, retry_in_ms, state):
@@ -163,7 +168,7 @@ def heal(worker: str, leaks: Sequence[tuple[int, int, bool]]) -> Iterator[Settle
         call = Settlement(worker)
         piece = sorted(leaks[start : start + _MOST_RECORDS], reverse=True)
         for seq, index, is_delivered in piece:
-            call.add_raw(None, seq, index, ["done", ""] if is_delivered else ["release", ""])
+            call.add_raw(None, seq, index, ["done", "", ""] if is_delivered else ["release", ""])
         yield call
 
 

@@ -1,46 +1,68 @@
 """Where all jobs of a queue are, counted from its live keys.
 
-The names of workers and routes are read first, then everything in one MULTI: a job that moves in
+The names of workers and routes are read first, then everything by one script: a job that moves in
 between two keys is counted once. A worker that registers in that moment shows at the next call.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from geomail.queue.keys import Keys
-from geomail.queue.link import Connection, Word
+from geomail.queue.link import Connection, Script
 from geomail.queue.records import Counts, Held
+
+_COUNTS = Script("counts")
+_LOOK_MS = 30_000
 
 
 def read_counts(desk: Connection, keys: Keys) -> Counts:
     """Count all jobs of the queue; raises RedisUnusable when a key has another type."""
     workers = [name.decode() for name in desk.call("ZRANGE", keys.workers, 0, -1)]
     routes = [name.decode() for name in desk.call("ZRANGE", keys.routes, 0, -1)]
-    commands: list[tuple[Word, ...]] = [("TIME",)]
-    commands += [("LLEN", key) for key in (keys.list, keys.arrive, keys.pushed, keys.front)]
-    commands += [("LLEN", keys.suspects), ("ZCARD", keys.delayed), ("ZCARD", keys.dead)]
-    commands += [("ZRANGE", keys.delayed, 0, 0, "WITHSCORES"), ("HGETALL", keys.stats)]
-    commands += [("ZRANGE", keys.workers, 0, -1, "WITHSCORES")]
-    commands += [("LLEN", keys.park(route)) for route in routes]
-    commands += [("HGETALL", keys.open(worker)) for worker in workers]
-    replies = desk.atomically(commands)
-    now, arrived, first_due, stats = replies[0], replies[1:5], replies[8], replies[9]
-    now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
-    leases = {name.decode(): float(score) for name, score in _pairs(replies[10])}
-    parked, tables = replies[11 : 11 + len(routes)], replies[11 + len(routes) :]
+    names = [keys.list, keys.arrive, keys.pushed, keys.front, keys.suspects, keys.delayed]
+    names += [keys.dead, keys.stats, keys.workers, keys.held]
+    names += [keys.park(route) for route in routes]
+    names += [keys.open(worker) for worker in workers]
+    now_ms, *lengths = desk.run(_COUNTS, names, (len(routes),))
+    first_due, stats, leases_of, members, *rest = lengths[7:]
+    leases = {name.decode(): float(score) for name, score in _pairs(leases_of)}
+    parked, tables = rest[: len(routes)], rest[len(routes) :]
+    counters = {name.decode(): value for name, value in _pairs(stats)}
+    since, looks = counters.pop(".since", None), counters.pop(".looks", b"")
+    numbers = {name: int(value) for name, value in counters.items()}
     return Counts(
-        list=arrived[0],
-        arrive=arrived[1],
-        pushed=arrived[2],
-        front=arrived[3],
-        suspects=replies[5],
-        delayed=replies[6],
-        dead=replies[7],
+        list=lengths[0],
+        arrive=lengths[1],
+        pushed=lengths[2],
+        front=lengths[3],
+        suspects=lengths[4],
+        delayed=lengths[5],
+        dead=lengths[6],
         next_due_ms=int(float(first_due[1])) if first_due else None,
         parked={route: length for route, length in zip(routes, parked, strict=True) if length},
         workers=_held(workers, tables, leases, now_ms),
-        stats={name.decode(): int(number) for name, number in _pairs(stats)},
+        stats=numbers,
         now_ms=now_ms,
+        held=tuple(sorted(read_held(members))),
+        not_empty_since_ms=int(since) if since and lengths[0] + lengths[1] else None,
+        delivered_per_minute=_rate(looks, numbers.get("delivered", 0), now_ms),
     )
+
+
+def read_held(members: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+    """Read the names that people hold back."""
+    for member in members:
+        kind, _, name = member.decode("utf-8", "replace").partition(":")
+        yield kind, name
+
+
+def _rate(looks: bytes, delivered: int, now_ms: int) -> float:
+    """Return the deliveries a minute since a look that is half a minute old, or the oldest."""
+    if not looks:
+        return 0.0
+    old_ms, old, new_ms, new = map(int, looks.split())
+    at_ms, before = (new_ms, new) if now_ms - new_ms >= _LOOK_MS else (old_ms, old)
+    return max(0, delivered - before) * 60_000 / max(1000, now_ms - at_ms)
 
 
 def _held(

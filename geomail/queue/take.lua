@@ -233,4 +233,5 @@ end
 if #items > 0 then
   redis.pcall('HINCRBY', stats, 'taken', #items)
 end
+note_since(stats, now, length[fresh_list] - (used[fresh_list] or 0) + length[arrive] - (used[arrive] or 0))
 return answer(now, characters, slots)

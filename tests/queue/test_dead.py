@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from redis_servers import dump
 
 from geomail.queue import FRESH, Dead, Done, JobState, Park, Queue, Retry
@@ -112,3 +113,90 @@ def test_counts(queue: Queue) -> None:
 def test_counts_of_nothing(queue: Queue) -> None:
     counts = queue.counts()
     assert (counts.waiting, counts.in_flight, counts.next_due_ms, counts.stats) == (0, 0, None, {})
+
+
+def test_since_when_the_list_is_not_empty(queue: Queue, raw: Raw) -> None:
+    queue.push([b"a", b"b"])
+    assert queue.counts().not_empty_since_ms is None
+    [slot] = queue.take(1).slots
+    counts = queue.counts()
+    assert counts.not_empty_since_ms == slot.first_seen_ms
+    raw.hset("{queue:email}:stats", ".since", 5)
+    queue.beat()
+    assert queue.counts().not_empty_since_ms == 5
+    queue.take(1)
+    assert queue.counts().not_empty_since_ms is None
+    queue.push([b"c"])
+    queue.beat()
+    since = queue.counts().not_empty_since_ms
+    assert since is not None
+    assert since >= slot.first_seen_ms
+
+
+def test_present_rate(queue: Queue, raw: Raw) -> None:
+    stats = "{queue:email}:stats"
+    assert queue.counts().delivered_per_minute == 0
+    queue.push([b"a"] * 30)
+    now_ms = queue.counts().now_ms
+    raw.hset(stats, mapping={"delivered": 100, ".looks": f"{now_ms - 40_000} 40 {now_ms} 100"})
+    counts = queue.counts()
+    assert counts.delivered_per_minute == pytest.approx(90, rel=0.1)
+    assert counts.drained_in_minutes == pytest.approx(1 / 3, rel=0.1)
+    raw.hset(stats, ".looks", f"{now_ms - 90_000} 40 {now_ms - 60_000} 70")
+    assert queue.counts().delivered_per_minute == pytest.approx(30, rel=0.2)
+    queue.beat()
+    looks = raw.hget(stats, ".looks").split()
+    assert (looks[:2], looks[3]) == ([b"%d" % (now_ms - 60_000), b"70"], b"100")
+    queue.beat()
+    assert raw.hget(stats, ".looks").split() == looks
+    raw.hset(stats, "delivered", 1)
+    counts = queue.counts()
+    assert (counts.delivered_per_minute, counts.drained_in_minutes) == (0, None)
+
+
+def test_possible_duplicates_are_counted(queue: Queue) -> None:
+    queue.push([b"a", b"b"])
+    one, two = queue.take(2).slots
+    for _ in ("once", "and once more"):
+        queue.settle([Retry(one, 0, JobState(unknown=1)), Retry(two, 0, JobState(tries=1))])
+    counts = queue.counts()
+    assert (counts.maybe_duplicates, counts.stats["retried"]) == (1, 2)
+
+
+def test_reasons_are_counted_together(queue: Queue) -> None:
+    bury(queue, *(f"rcpt: 550 5.1.1 <u{n}@x.org>: no such user" for n in range(3)))
+    bury(queue, "data: 554 5.7.1 spam, ref 4f2a9c77e1", "data: 554 5.7.1 spam, ref 99aa12345")
+    bury(queue, "older than 432000 s: nobody answers")
+    assert queue.dead_reasons() == {
+        "rcpt: 550 5.1.1 …: no such user": 3,
+        "data: 554 5.7.1 spam, ref …": 2,
+        "older than 432000 s: nobody answers": 1,
+    }
+    assert list(queue.dead_reasons(sample=3).values()) == [2, 1]
+
+
+def test_old_letters_expire(queue: Queue, raw: Raw) -> None:
+    ids = bury(queue, "old", "older", "new")
+    now_ms = queue.counts().now_ms
+    age_ms = {ids[0]: 2, ids[1]: 3}
+    raw.zadd(
+        "{queue:email}:dead", {job: now_ms - days * 86_400_000 for job, days in age_ms.items()}
+    )
+    assert queue.expire_dead(0) == 0
+    assert queue.expire_dead(4) == 0
+    assert queue.expire_dead(1.5) == 2
+    assert [letter.id for letter in queue.dead_list(9)] == [ids[2]]
+    assert queue.counts().stats["expired"] == 2
+    assert raw.hlen("{queue:email}:jobs") == 1
+
+
+def test_expiry_is_bounded(queue: Queue, raw: Raw) -> None:
+    queue.push([b"%d" % number for number in range(1100)])
+    while slots := queue.take(1000).slots:
+        queue.settle([Dead(slot, FRESH) for slot in slots])
+    for member in raw.zrange("{queue:email}:dead", 0, -1):
+        raw.zadd("{queue:email}:dead", {member: 5})
+    raw.zadd("{queue:email}:dead", {"nobody.1.0": 4})
+    assert queue.expire_dead(1) == 999
+    assert queue.expire_dead(1) == 101
+    assert queue.counts().dead == 0

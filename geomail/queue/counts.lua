@@ -1,0 +1,25 @@
+-- counts: where all jobs are, at one instant. A script and no MULTI, for a full Redis refuses that.
+--
+-- KEYS  L arrive pushed front suspects delayed dead stats workers held park:<route>… open:<worker>…
+-- ARGV  number of routes
+-- Returns  {now, length of each of the first seven, first due or {}, stats, workers with leases, held,
+--          length of each park:<route>…, open:<worker>…}
+-- Writes nothing. O(workers + batches in hand + routes).
+local reply = {now_ms()}
+for i = 1, 5 do
+  reply[1 + i] = size_of('LLEN', KEYS[i])
+end
+for i = 6, 7 do
+  reply[1 + i] = size_of('ZCARD', KEYS[i])
+end
+if refusal then
+  return refusal
+end
+reply[9] = call('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
+reply[10] = call('HGETALL', KEYS[8])
+reply[11] = call('ZRANGE', KEYS[9], 0, -1, 'WITHSCORES')
+reply[12] = call('SMEMBERS', KEYS[10])
+for i = 11, #KEYS do
+  reply[2 + i] = call(i - 10 <= tonumber(ARGV[1]) and 'LLEN' or 'HGETALL', KEYS[i])
+end
+return reply

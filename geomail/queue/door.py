@@ -1,0 +1,100 @@
+"""A door of the queue: jobs whose ids are known at once, and what became of them.
+
+What a door submits lies in `jobs` from the start, with a reference in `pushed`, both written by one
+script. A door has a name of its own and numbers what it sends, one request at a time, so a request
+whose reply was lost is never pushed twice. The end of a job whose id somebody was told (`told`) is
+written down by whoever settles it, and kept for one to two days. Promised: once `submit` returns,
+the queue answers for the jobs. Not promised: that a worker that waits for the producers' list wakes
+for them before its next look (5 s); a door in its process calls `Queue.wake`.
+"""
+
+import secrets
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+import msgspec
+
+from geomail.queue.keys import Keys
+from geomail.queue.link import Connection, Script, Word
+from geomail.queue.records import JobState, encode_state
+
+_PUSH, _OUTCOME = Script("push"), Script("outcome")
+_PIECE_JOBS, _PIECE_BYTES = 500, 1_000_000
+
+
+class Door:
+    """One name under which jobs are submitted."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        """Open a door; nothing is sent yet."""
+        self._connection = connection
+        self._keys = keys
+        self._name = secrets.token_hex(8)
+        self._seq = 0
+        self._turn = Lock()
+
+    def submit(self, payloads: Sequence[bytes], state: JobState) -> list[str]:
+        """Put jobs on the queue, first one first, and return their ids."""
+        ids: list[str] = []
+        piece: list[bytes] = []
+        size = 0
+        for payload in payloads:
+            if piece and (len(piece) >= _PIECE_JOBS or size + len(payload) > _PIECE_BYTES):
+                ids += self._push(piece, state)
+                piece, size = [], 0
+            piece.append(payload)
+            size += len(payload)
+        return ids + self._push(piece, state) if piece else ids
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+    def _push(self, piece: list[bytes], state: JobState) -> list[str]:
+        keys = self._keys
+        names = (keys.jobs, keys.pushed, *keys.outcomes)
+        with self._turn:  # a number must not overtake a smaller one: that would be dropped
+            self._seq += 1
+            prefix = f"{self._name}.{self._seq}."
+            arguments: list[Word] = [self._name, self._seq, encode_state(state), *piece]
+            self._connection.run(_PUSH, names, arguments)
+        return [f"{prefix}{index}" for index in range(len(piece))]
+
+
+def outcome(desk: Connection, keys: Keys, job_id: str) -> dict[str, Any] | None:
+    """Say what became of a job, or None when nothing is known of it."""
+    whole = job_id.partition("/")[0]
+    names = (keys.jobs, keys.delayed, keys.dead, *keys.outcomes)
+    *lines, due_ms, died_ms, waits, parts = desk.run(_OUTCOME, names, (whole,))
+    ends = _ends(b"\n".join(filter(None, lines)))
+    if due_ms:
+        return {"outcome": "delayed", "due_ms": int(float(due_ms))}
+    dead = sum(end["outcome"] == "dead" for end in ends)
+    if waits and not died_ms and (not parts or int(parts) > dead):
+        return {"outcome": "waiting"}
+    if died_ms and not ends:
+        return {"outcome": "dead", "at_ms": int(float(died_ms))}
+    return _summed_up(ends)
+
+
+def _ends(lines: bytes) -> list[dict[str, Any]]:
+    """Read what was noted: the last line of each part counts, for a person may have put it back."""
+    last: dict[str, dict[str, Any]] = {}
+    for line in filter(None, lines.split(b"\n")):
+        at_ms, what, name, json = line.decode().split(" ", 3)
+        known = msgspec.json.decode(json)
+        facts = {field: known[field] for field in ("tries", "last", "rcpt") if field in known}
+        if what == "dead" and "reason" in known:
+            facts["reason"] = known["reason"]
+        last[name] = {"outcome": what, "at_ms": int(at_ms), **facts}
+    return sorted(last.values(), key=lambda end: int(end["at_ms"]))
+
+
+def _summed_up(ends: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the one end there is, or the worst of the parts' with all of them."""
+    if len(ends) <= 1:
+        return ends[0] if ends else None
+    order = ("dead", "dropped", "duplicate", "delivered")
+    worst = min(ends, key=lambda end: order.index(end["outcome"]))
+    return {**worst, "parts": ends}
