@@ -5,6 +5,7 @@ lost, nothing goes twice, nothing is counted twice.
 """
 
 import random
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -74,11 +75,11 @@ def test_of_a_reap(stage: Stage, redis_proxy: RedisMeddler) -> None:
     host = stage.host()
     stage.push(mail(number, to=[f"stall+60@h{number}.example"]) for number in range(8))
     victim = stage.worker(relay=host, data=stage.folder / "elsewhere", lease_s=0.5, beat_s=0.1)
-    host.has_taken(8)
+    until(lambda: stage.counts().in_flight == 8)
     victim.kill()
     redis_proxy.answered = loser = Loser({"reap"}, every=2)
     stage.worker(relay=host, redis=redis_proxy.url, lease_s=0.5, beat_s=0.1)
-    until(lambda: len(host.look()) == 16)
+    until(lambda: stage.counts().stats.get("reaped") and stage.counts().in_flight == 8)
     check(stage, pushed=8, delivered=0)
     assert loser.lost["reap"] >= 1
     assert stage.counts().stats["reaped"] == 8
@@ -110,7 +111,7 @@ def test_of_the_worker_that_leaves(stage: Stage, redis_proxy: RedisMeddler) -> N
         return None
 
     redis_proxy.answered = lose_once
-    worker.signal(15)
+    worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
     assert lost == ["leave"]
     assert not stage.counts().workers
