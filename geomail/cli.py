@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomail import __version__, log, usage
+from geomail import __version__, log, spelling, usage
 from geomail.config import Settings, load, require_relays
 from geomail.errors import ConfigError, GeomailError, PayloadError, RedisUnusable
 from geomail.pidfile import PidFile
@@ -76,7 +76,8 @@ def _obey(argv: Sequence[str]) -> int:
         _say(f"geomail {__version__}")
         return 0
     given = usage.read(argv)
-    settings = load(given, os.environ)
+    is_name = given["hold"] or given["resume"]  # there --relay names one, and is no setting
+    settings = load({**given, "--relay": []} if is_name else given, os.environ)
     log.to_stderr(verbose=settings.verbose)
     for warning in () if settings.process else settings.warnings:
         _complain(f"warning: {warning}", 0)
@@ -183,9 +184,35 @@ def _content(path: str) -> bytes:
 def _status(given: Given, settings: Settings) -> int:
     from geomail import report
 
-    counts = {queue.name: queue.counts() for queue in _queues(settings)}
-    _say(report.status_as_json(counts) if given["--json"] else report.status(counts))
+    queues = _queues(settings)
+    counts = {queue.name: queue.counts() for queue in queues}
+    reasons = {queue.name: queue.dead_reasons() for queue in queues}
+    show = report.status_as_json if given["--json"] else report.status
+    _say(show(counts, reasons))
     return 0
+
+
+def _hold(given: Given, settings: Settings) -> int:
+    on = bool(given["hold"])
+    if given["--relay"]:
+        [name] = given["--relay"]
+        if on:
+            _check_relay(name, settings)
+        news = [queue.hold("relay", name, on=on) for queue in _queues(settings)]
+        what = f"relay {name}"
+    else:
+        queue = _queue(settings)
+        news = [queue.hold("queue", queue.name, on=on)]
+        what = f"queue {queue.name}"
+    _say(f"{what} {'is held' if on else 'goes on'}{'' if any(news) else ' already'}")
+    return 0
+
+
+def _check_relay(name: str, settings: Settings) -> None:
+    known = settings.relays
+    if known and name not in known:
+        hint = spelling.hint(name, known) or f"; known: {', '.join(known)}"
+        raise ConfigError(f"no relay is named {name!r}{hint}")
 
 
 def _check(_given: Given, settings: Settings) -> int:
@@ -347,6 +374,8 @@ _COMMANDS: Mapping[str, Callable[[Given, Settings], int]] = {
     "status": _status,
     "check": _check,
     "dead": _dead,
+    "hold": _hold,
+    "resume": _hold,
     "stop": _stop,
     "sink": _sink,
     "demo": _demo,

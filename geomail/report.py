@@ -15,18 +15,23 @@ if TYPE_CHECKING:
     from geomail.queue import Counts, DeadLetter
 
 _REASON_WIDTH = 100
+_TOP_REASONS = 5
 
 
-def status(counts: Mapping[str, "Counts"]) -> str:
-    """Return how many jobs of each queue are where, for people."""
+def status(counts: Mapping[str, "Counts"], reasons: Mapping[str, Mapping[str, int]]) -> str:
+    """Return how many jobs of each queue are where, for people.
+
+    `reasons`: for each queue, why the newest dead letters died, most frequent first.
+    """
     return "\n\n".join(
-        f"{_shown(name)}\n{_aligned(_status_rows(one), indent=2)}" for name, one in counts.items()
+        f"{_shown(name)}\n{_aligned(_status_rows(one, reasons[name]), indent=2)}"
+        for name, one in counts.items()
     )
 
 
-def status_as_json(counts: Mapping[str, "Counts"]) -> str:
+def status_as_json(counts: Mapping[str, "Counts"], reasons: Mapping[str, Mapping[str, int]]) -> str:
     """Return the same, one object by queue, for programs."""
-    return _json({name: _with_sums(one) for name, one in counts.items()})
+    return _json({name: _with_sums(one, reasons[name]) for name, one in counts.items()})
 
 
 def dead_letters(letters: Sequence["DeadLetter"]) -> str:
@@ -77,25 +82,51 @@ def _facts(letter: "DeadLetter") -> dict[str, Any]:
     }
 
 
-def _status_rows(one: "Counts") -> Iterable[tuple[str, ...]]:
+def _status_rows(one: "Counts", reasons: Mapping[str, int]) -> Iterable[tuple[str, ...]]:
     sources = {"fresh": one.list + one.arrive + one.pushed, "back": one.front}
     yield "waiting", str(one.waiting), _listed(sources | {"suspects": one.suspects})
+    yield from _movement(one)
+    for kind, name in one.held:
+        yield "held", "", f"{kind} {_shown(name)} (geomail resume --{kind} {_shown(name)})"
     yield "in flight", str(one.in_flight), ""
     due_s = max(0, (one.next_due_ms or 0) - one.now_ms) / 1000
     yield "delayed", str(one.delayed), f"next in {due_s:.0f} s" if one.delayed else ""
     yield "parked", str(sum(one.parked.values())), _listed(one.parked)
     yield "dead", str(one.dead), ""
+    for reason, number in list(reasons.items())[:_TOP_REASONS]:
+        yield "", str(number), _shown(reason)[:_REASON_WIDTH]
     yield "workers", str(len(one.workers)), ""
     for name, held in one.workers.items():
         lease = "lost its lease" if held.fenced else f"lease {held.lease_left_ms / 1000:.0f} s"
         yield "", "", f"{_shown(name)}: {lease}, holds {held.jobs}"
+    yield "maybe twice", str(one.maybe_duplicates), ""
+    yield "reconciled", str(one.stats.get("reconciled", 0)), ""
     if one.stats:
         yield "so far", "", _listed(one.stats)
 
 
-def _with_sums(one: "Counts") -> dict[str, Any]:
+def _movement(one: "Counts") -> Iterable[tuple[str, ...]]:
+    """Yield what people ask first: does it drain, and when is it done?"""
+    if one.not_empty_since_ms is not None:
+        minutes = (one.now_ms - one.not_empty_since_ms) / 60_000
+        yield "", "", f"the list has not been empty for {minutes:.1f} min"
+    left = one.drained_in_minutes
+    if one.waiting:
+        done = "at the present rate never" if left is None else f"drained in {left:.1f} min"
+        yield "", "", f"{done} ({one.delivered_per_minute:.0f} delivered a minute)"
+
+
+def _with_sums(one: "Counts", reasons: Mapping[str, int]) -> dict[str, Any]:
     built: dict[str, Any] = msgspec.to_builtins(one)
-    return {"waiting": one.waiting, "in_flight": one.in_flight, **built}
+    sums = {
+        "waiting": one.waiting,
+        "in_flight": one.in_flight,
+        "drained_in_minutes": one.drained_in_minutes,
+        "maybe_duplicates": one.maybe_duplicates,
+        "reconciled": one.stats.get("reconciled", 0),
+        "dead_reasons": dict(list(reasons.items())[:_TOP_REASONS]),
+    }
+    return {**sums, **built}
 
 
 def _listed(numbers: Mapping[str, int]) -> str:

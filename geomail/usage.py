@@ -31,6 +31,8 @@ Usage:
   geomail dead list [--reason TEXT] [--limit N] [--json] [--queue NAME] [options]
   geomail dead show ID [--queue NAME] [options]
   geomail dead (retry | drop) (ID... | --reason TEXT | --all) [--queue NAME] [options]
+  geomail hold (--relay NAME | --queue NAME) [options]
+  geomail resume (--relay NAME | --queue NAME) [options]
   geomail stop [--pidfile FILE] [--redis-server] [options]
   geomail sink [--listen ADDR] [--record FILE] [--verbose] [options]
   geomail demo [--count N] [options]
@@ -41,6 +43,8 @@ Usage:
   status  tells how many jobs are where
   check   connects to Redis and to each relay, logs in, sends nothing
   dead    shows dead letters, has them tried again, or drops them
+  hold    keeps back what goes to a relay, or all of a queue, in every worker
+  resume  lets it go on
   stop    tells a run to finish and leave
   sink    is a local SMTP server for trying things out
   demo    shows all of it at work, with a Redis and a sink of its own
@@ -104,7 +108,9 @@ Each setting can also come from a variable (GEOMAIL_CONCURRENCY) or from geomail
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.
 """
 
-COMMANDS = ("run", "send", "status", "check", "dead", "stop", "sink", "demo")
+COMMANDS = (
+    "run", "send", "status", "check", "dead", "hold", "resume", "stop", "sink", "demo",
+)  # fmt: skip
 _INDENT = 25
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -205,7 +206,58 @@ def test_send_then_status(folder: Path, redis_url: str) -> None:
     assert ended.out == f"{label} is on queue:email\n"
     status = json.loads(geomail("status", "--redis", redis_url, "--json").out)
     assert status["queue:email"]["list"] == status["queue:email"]["waiting"] == 1
-    assert "waiting    1  fresh 1\n" in geomail("status", "--redis", redis_url).out
+    shown = [line.split() for line in geomail("status", "--redis", redis_url).out.splitlines()]
+    assert ["waiting", "1", "fresh", "1"] in shown
+
+
+def test_status_says_what_people_ask_first(folder: Path, redis_url: str) -> None:
+    queue = Queue(Link(redis_url), "queue:email")
+    _make_dead(queue, b"a", b"b", b"c")
+    queue.push([b"d", b"e"])
+    queue.take(1)
+    shown = geomail("status", "--redis", redis_url).out
+    assert "the list has not been empty for 0.0 min\n" in shown
+    assert "at the present rate never (0 delivered a minute)\n" in shown
+    assert re.search(r"\n +3 +because\n", shown)
+    assert re.search(rf"\n +{queue.worker}: lease \d+ s, holds 1\n", shown)
+    told = json.loads(geomail("status", "--redis", redis_url, "--json").out)["queue:email"]
+    assert told["dead_reasons"] == {"because": 3}
+    assert told["workers"][queue.worker]["jobs"] == told["in_flight"] == 1
+    assert (told["drained_in_minutes"], told["maybe_duplicates"], told["reconciled"]) == (
+        None,
+        0,
+        0,
+    )
+    assert told["not_empty_since_ms"] <= told["now_ms"]
+
+
+def test_hold_and_resume(folder: Path, redis_url: str) -> None:
+    queue = Queue(Link(redis_url), "queue:email")
+
+    def do(*argv: str) -> str:
+        ended = geomail(*argv, "--redis", redis_url)
+        assert ended.status == 0, ended.err
+        return ended.out
+
+    assert do("hold", "--relay", "bulk") == "relay bulk is held\n"
+    assert do("hold", "--relay", "bulk") == "relay bulk is held already\n"
+    assert do("hold", "--queue", "queue:email") == "queue queue:email is held\n"
+    queue.register()
+    assert queue.held == {("relay", "bulk"), ("queue", "queue:email")}
+    assert "relay bulk (geomail resume --relay bulk)\n" in do("status")
+    assert do("resume", "--relay", "bulk") == "relay bulk goes on\n"
+    assert do("resume", "--queue", "queue:email") == "queue queue:email goes on\n"
+    assert do("resume", "--queue", "queue:email") == "queue queue:email goes on already\n"
+    assert queue.counts().held == ()
+
+
+def test_hold_of_a_relay_that_is_not_there(folder: Path, redis_url: str) -> None:
+    (folder / "geomail.toml").write_text('[relay.bulk]\nurl = "smtp://127.0.0.1:1"\n')
+    ended = geomail("hold", "--relay", "bulc", "--redis", redis_url)
+    assert (ended.status, "did you mean bulk?" in ended.err) == (2, True)
+    assert geomail("resume", "--relay", "bulc", "--redis", redis_url).status == 0
+    assert geomail("hold", "--redis", redis_url).status == 2
+    assert geomail("hold", "--relay", "a", "--queue", "b", "--redis", redis_url).status == 2
 
 
 def test_what_send_puts_on_the_queue(folder: Path, redis_url: str) -> None:
