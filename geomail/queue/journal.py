@@ -168,7 +168,7 @@ class Journal:
     def entries(self) -> Iterator[Entry]:
         """Read all outcomes that are still kept, in their order."""
         for file in list(self._files):
-            yield from _read_records(file.path)
+            yield from read_records(file.path)
 
     def say_again(self, queue: Queue) -> int:
         """Settle once more what is kept for a queue whose Redis may have forgotten its last second;
@@ -295,12 +295,12 @@ def _replay_one(path: Path, by_name: Mapping[str, Queue]) -> int:
             if name.queue in by_name and by_name[name.queue].knows(name.worker)
         }
         files = _files_of(path)
-        entries = (entry for file in files for entry in _read_records(file))
+        entries = (entry for file in files for entry in read_records(file))
         said = say_again(entries, queues) if queues else 0
         back = sum(queue.reap([worker]) for worker, queue in queues.items())
         if queues:
             log.info("journal_replayed", journal=path.name, records=said, back=back)
-        if len(queues) == len(names) > 0 or _is_old(path):
+        if len(queues) == len(names) > 0 or _are_old((*files, path)):
             for file in (*files, path):
                 file.unlink(missing_ok=True)
         return back
@@ -337,11 +337,12 @@ def _files_of(path: Path) -> list[Path]:
     return sorted(found, key=lambda file: int(file.suffixes[0][1:]))
 
 
-def _is_old(path: Path) -> bool:
-    return time.time() - path.stat().st_mtime > _STRANGE_FOR_S
+def _are_old(files: Iterable[Path]) -> bool:
+    return time.time() - max(file.stat().st_mtime for file in files) > _STRANGE_FOR_S
 
 
-def _read_records(path: Path) -> Iterator[Entry]:
+def read_records(path: Path) -> Iterator[Entry]:
+    """Read the outcomes in one file, in their order."""
     return map(_decode_entry, _bodies(path, path.read_bytes()))
 
 

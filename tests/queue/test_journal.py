@@ -348,6 +348,9 @@ def test_journal_of_another_redis_stays_for_two_days(queue: Queue, tmp_path: Pat
     old = time.time() - 3 * 86_400
     os.utime(tmp_path / "of-another.journal", (old, old))
     assert replay(tmp_path, [queue]) == 0
+    assert len(files(tmp_path)) == 2  # begun long ago, written to of late
+    os.utime(tmp_path / "of-another.0.records", (old, old))
+    assert replay(tmp_path, [queue]) == 0
     assert files(tmp_path) == []
 
 
