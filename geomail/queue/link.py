@@ -363,8 +363,7 @@ class Connection:
         if isinstance(error, NotFoundError) and advice in (_ADVICE["NOAUTH"], _ADVICE["WRONGPASS"]):
             advice = "sentinels have a login of their own: ?sentinel_username=…&sentinel_password=…"
         elif isinstance(error, refusals.InvalidResponse):
-            is_tls = r"\x15" in text or "\x15" in text
-            advice = "it speaks TLS: use rediss://" if is_tls else "what answers there is no Redis"
+            advice = "what answers there is no Redis"
         elif advice is None and "ACL failure" in text:
             advice = _ADVICE["NOPERM"]
         words = f"Redis at {self._link.address} refuses: {advice or text}"
