@@ -48,14 +48,16 @@ def _whole(low: int, high: int = 10**9) -> Callable[[object], int]:
     return read
 
 
-def _seconds(low: float = 0.01, high: float = 10_000_000) -> Callable[[object], float]:
+def _seconds(
+    low: float = 0.01, high: float = 10_000_000, unit: str = "seconds"
+) -> Callable[[object], float]:
     def read(value: object) -> float:
         number = float("nan")
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             with suppress(ValueError):
                 number = float(value)
         if not low <= number <= high:
-            raise ValueError(f"a number of seconds from {low:g} to {high:.12g}")
+            raise ValueError(f"a number of {unit} from {low:g} to {high:.12g}")
         return number
 
     return read
@@ -251,6 +253,10 @@ class Settings:
     )
     backoff_cap_s: float = _setting(
         300, _seconds(), "longest pause after trouble with a host", unit="s"
+    )
+    dedupe_h: float = _setting(24, _seconds(), "how long a dedupe_key keeps others out", unit="h")
+    dead_days: float = _setting(
+        30, _seconds(0, 3650, "days"), "dead letters older than this go; 0 = never", unit="d"
     )
     max_recipients: int = _setting(100, _whole(1, 1000), "recipients in one transaction")
     take_mb: int = _setting(2, _whole(1, 512), "most to take from Redis at once", unit="MB")

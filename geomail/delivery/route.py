@@ -7,21 +7,24 @@ the delivery is parked in Redis under the route's name, for whoever has room fir
 
 from collections.abc import Iterable, Sequence
 
-from geomail.delivery.lane import Lane
+from geomail.delivery.lane import Delivery, Lane
 
 
 class Route:
     """One relay: its name and its lanes, the preferred one first."""
 
-    __slots__ = ("closed_since", "lanes", "name")
+    __slots__ = ("closed_since", "is_held", "lanes", "name")
 
     def __init__(self, name: str, lanes: Sequence[Lane]) -> None:
         self.name = name
         self.lanes = tuple(lanes)
         self.closed_since: float | None = None
+        self.is_held = False
 
     def choose(self, now: float) -> Lane | None:
         """Return the lane that takes the next delivery at `now`, or None."""
+        if self.is_held:
+            return None
         for lane in self.lanes:
             if lane.has_place(now):
                 return lane
@@ -29,7 +32,7 @@ class Route:
 
     def room(self, now: float) -> int:
         """Return how many more deliveries this route's lanes can use soon."""
-        return sum(lane.room(now) for lane in self.lanes)
+        return 0 if self.is_held else sum(lane.room(now) for lane in self.lanes)
 
     def opens_in_s(self, now: float) -> float:
         """Return the seconds until one of the lanes may be tried again; 0 when one is open."""
@@ -42,6 +45,11 @@ class Route:
         if self.closed_since is None:
             self.closed_since = now
         return True
+
+    def hold(self, *, on: bool) -> list[Delivery]:
+        """Take no deliveries until told otherwise; return those that have to leave their lanes."""
+        self.is_held = on
+        return [delivery for lane in self.lanes for delivery in lane.empty()] if on else []
 
     def last_error(self) -> str | None:
         """Return what the hosts of this route said last when they failed."""

@@ -26,6 +26,7 @@ from geomail.job.addresses import mailbox
 from geomail.queue import (
     FRESH,
     Dead,
+    Duplicate,
     JobState,
     Park,
     Part,
@@ -51,6 +52,7 @@ class Admission:
         self, settings: Settings, *, lanes: Lanes, settler: Settler, clock: RedisClock
     ) -> None:
         self.parked: set[tuple[Queue, str]] = set()
+        self._claiming: list[tuple[Slot, Job]] = []
         self._lanes = lanes
         self._settler = settler
         self._clock = clock
@@ -65,19 +67,61 @@ class Admission:
         self._settings = settings
 
     def admit(self, queue: Queue, slot: Slot) -> None:
-        """Put the delivery of `slot` into a lane, or settle it otherwise."""
+        """Put the delivery of `slot` into a lane, or settle it otherwise.
+
+        A job with a `dedupe_key` waits for `admit_claimed`.
+        """
         try:
-            found = self._admit(queue, slot, decode(slot.payload))
+            job = decode(slot.payload)
         except PayloadError as error:
             self._bury(queue, slot, str(error))
             return
         except Exception as error:  # noqa: BLE001 - one job's surprise is not the batch's
-            log.error("admission_broke", id=slot.id, why=repr(error))
-            self._settler.add(queue, _postponed(slot, error, self._settings))
+            self._postpone(queue, slot, error)
+            return
+        if job.dedupe_key is not None and "/" not in slot.id:
+            self._claiming.append((slot, job))
+        else:
+            self._place(queue, slot, job)
+
+    def admit_claimed(self, queue: Queue) -> None:
+        """Admit the jobs with a dedupe key that came since the last call, each key once.
+
+        One question to Redis for all of them; what another job holds the key of is dropped.
+        """
+        claiming, self._claiming = self._claiming, []
+        pairs = [(job.dedupe_key or "", slot.id) for slot, job in claiming]
+        try:
+            answers = queue.claim(pairs, self._settings.dedupe_h)
+        except BaseException:
+            for slot, _ in claiming:
+                self.release(queue, slot)
+            raise
+        for (slot, job), may_go_on in zip(claiming, answers, strict=True):
+            if may_go_on:
+                slot.state = msgspec.structs.replace(slot.state, dedupe=job.dedupe_key)
+                self._place(queue, slot, job)
+            else:
+                metrics.count("duplicates")
+                log.info("duplicate", id=slot.id, label=job.label, dedupe_key=job.dedupe_key)
+                self._settler.add(queue, Duplicate(slot))
+
+    def _place(self, queue: Queue, slot: Slot, job: Job) -> None:
+        try:
+            found = self._admit(queue, slot, job)
+        except PayloadError as error:
+            self._bury(queue, slot, str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - one job's surprise is not the batch's
+            self._postpone(queue, slot, error)
             return
         if found is not None:
             lane, delivery = found
             lane.put(delivery)
+
+    def _postpone(self, queue: Queue, slot: Slot, error: Exception) -> None:
+        log.error("admission_broke", id=slot.id, why=repr(error))
+        self._settler.add(queue, _postponed(slot, error, self._settings))
 
     def reroute(self, deliveries: list[Delivery]) -> None:
         """Find another place for deliveries whose lane has closed."""

@@ -62,6 +62,7 @@ class Worker:
         self._signals = 0
         self._parent: Parent | None = None
         self._is_running = False
+        self._held_lists: set[str] = set()
         self._failure: GeomailError | None = None
         self._clock = RedisClock()
         self._journals = Path(settings.data, "journal") if settings.journal else None
@@ -118,6 +119,7 @@ class Worker:
             self._recall(queue)
         self._beating = self._start("beat", self._beat)
         self._start("settler", self.settler.run)
+        self._obey()
         self._replay()
         for queue in self._queues:
             queue.reap()
@@ -169,7 +171,22 @@ class Worker:
                     log.warning("lease_lost", list=queue.name, worker=queue.worker)
                     queue.register()
                 self._journal.enlist(queue.name, queue.worker)
+            self._obey()
             self._journal.tidy()
+
+    def _obey(self) -> None:
+        """Hold the relays, and the lists, that people have said to hold; let the others go on."""
+        held = {name for queue in self._queues for kind, name in queue.held if kind == "relay"}
+        for route in self.lanes.routes.values():
+            if route.is_held != (route.name in held):
+                log.info("held" if route.name in held else "resumed", relay=route.name)
+                self._on_stranded(route.hold(on=route.name in held))
+                self.popper.look_again()
+        lists = {queue.name for queue in self._queues if ("queue", queue.name) in queue.held}
+        if lists != self._held_lists:
+            log.info("held_lists", lists=",".join(sorted(lists)) or "none")
+            self._held_lists = lists
+            self.popper.look_again()
 
     def _recall(self, queue: Queue) -> None:
         """Tell a Redis that has started anew what it may have forgotten; then the beat compares."""
@@ -187,6 +204,9 @@ class Worker:
             for queue in self._queues:
                 if queue.reap():
                     self.popper.look_again()
+                expired = queue.expire_dead(self.settings.dead_days)
+                if expired:
+                    log.info("dead_expired", list=queue.name, jobs=expired)
 
     def _replay(self) -> None:
         """Settle what dead workers of this machine had done, and bring back what they held."""
@@ -259,6 +279,7 @@ class Worker:
             log.warning("needs_a_restart", settings=",".join(unheard))
         self.settings = self.settler.settings = settings
         self.lanes.configure(settings)
+        self._obey()
         log.info("reloaded", relays=",".join(lane.name for lane in self.lanes.lanes))
 
     # ---- the end

@@ -131,8 +131,11 @@ class Popper:
         return (room + self._rounds % 2) // 2
 
     def _hungry(self) -> list[Queue]:
-        """Return the lists that are not known to be empty, and whose slots we may work on."""
-        return [q for q in self._queues if q not in self._empty and q.lease_is_mine()]
+        """Return the lists that are not known to be empty, and that we may take from."""
+        return [q for q in self._queues if q not in self._empty and self._may_take(q)]
+
+    def _may_take(self, queue: Queue) -> bool:
+        return queue.lease_is_mine() and ("queue", queue.name) not in queue.held
 
     def _weight_of_hungry(self) -> int:
         return sum(self._weights[queue] for queue in self._hungry())
@@ -159,7 +162,7 @@ class Popper:
             route = self._lanes.routes.get(name)
             # What is parked for a relay that nobody names any more is taken to be judged.
             wanted = min(route.room(now) if route is not None else room, room - taken)
-            if wanted > 0 and queue.lease_is_mine():
+            if wanted > 0 and self._may_take(queue):
                 got = self._take(queue, wanted, route=name)
                 self._charge(queue, got)
                 if got == 0:
@@ -188,6 +191,7 @@ class Popper:
                 self._admission.release(queue, slot)
             else:
                 self._admission.admit(queue, slot)
+        self._admission.admit_claimed(queue)
         return len(batch.slots)
 
     def _note(self, queue: Queue, batch: Batch) -> None:
@@ -256,7 +260,8 @@ class Popper:
         """Return whether a burst has nothing left that it could do."""
         if not self._is_empty_handed() or self._parked_wait():
             return False
-        return not any(_is_left_behind(queue.counts()) for queue in self._queues)
+        asked = [queue for queue in self._queues if ("queue", queue.name) not in queue.held]
+        return not any(_is_left_behind(queue.counts()) for queue in asked)
 
     def _is_stuck(self) -> bool:
         """Return whether a burst can do no more: all its routes have been closed for long."""
@@ -274,7 +279,8 @@ class Popper:
 
 
 def _is_given_up(route: Route, now: float) -> bool:
-    return route.is_closed(now) and now - (route.closed_since or now) >= _CLOSED_S
+    since = route.closed_since or now
+    return route.is_held or (route.is_closed(now) and now - since >= _CLOSED_S)
 
 
 def _is_left_behind(counts: Counts) -> bool:
