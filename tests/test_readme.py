@@ -146,6 +146,7 @@ def test_the_keys_of_the_table_are_understood() -> None:
         "retries": 5,
         "id": "order-4711",
         "charset": "utf-8",
+        "dedupe_key": "welcome-ann",
     }
     section = README.split("## What a payload may say")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
