@@ -113,13 +113,20 @@ local function free_key(seen_a, seen_b, id, json)
 end
 
 -- Write down what became of a job whose id somebody was told: a line under the id of the whole, for a day at least.
+local outcomes -- the newer bucket, found once a call; false when it can't be used
 local function note_outcome(outcomes_a, outcomes_b, now, id, what, json)
-  if not (find(json, '"told":true', 1, true) and are_hashes(outcomes_a, outcomes_b)) then
+  if not find(json, '"told":true', 1, true) then
     return
   end
-  local outcomes = buckets_of(outcomes_a, outcomes_b, now, 86400000)
+  if outcomes == nil then
+    outcomes = are_hashes(outcomes_a, outcomes_b) and buckets_of(outcomes_a, outcomes_b, now, 86400000)
+  end
+  if not outcomes then
+    return
+  end
   local whole = root_of(id) or id
-  local before = call('HGET', outcomes, whole)
   local line = now .. ' ' .. what .. ' ' .. id .. ' ' .. json
-  call('HSET', outcomes, whole, before and before .. '\n' .. line or line)
+  if call('HSETNX', outcomes, whole, line) == 0 then
+    call('HSET', outcomes, whole, call('HGET', outcomes, whole) .. '\n' .. line)
+  end
 end

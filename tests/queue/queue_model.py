@@ -23,6 +23,7 @@ class Job:
     exists: bool = True
     root: "Job | None" = None
     parts: int = 0
+    key: str | None = None  # the dedupe key in its json
 
     @property
     def is_whole(self) -> bool:
@@ -59,6 +60,7 @@ class Model:
         self.dead: set[Job] = set()
         self.workers: dict[str, Worker] = {}
         self.touched: set[Job] = set()
+        self.seen: dict[str, Job] = {}
         self.pushed = self.delivered = self.dropped = 0
 
     # -- jobs
@@ -84,6 +86,14 @@ class Model:
             if root.parts <= 0:
                 root.exists, root.parts = False, 0
 
+    def bury(self, job: Job) -> None:
+        self.dead.add(job)
+        self.free(job)
+
+    def free(self, job: Job) -> None:
+        if job.key and self.seen.get(job.key) is (job.root or job):
+            del self.seen[job.key]
+
     def meet(self, job: Job) -> bool:
         """Whether a job that a reference names is still there; a part of nothing goes."""
         if not job.is_whole:
@@ -91,6 +101,38 @@ class Model:
         return job.exists
 
     # -- verbs
+
+    def submit(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self.touch(job)
+        self.refs["pushed"][:0] = reversed(jobs)
+        self.pushed += len(jobs)
+
+    def claim(self, key: str, job: Job) -> bool:
+        if job.root:
+            return True
+        holder = self.seen.get(key)
+        if holder is not None and holder is not job and holder not in self.dead:
+            return False
+        self.seen[key] = job
+        if job.touched and job.exists and job.key is None:
+            job.key = key
+        return True
+
+    def duplicate(self, name: str, seq: int, index: int) -> None:
+        worker = self.workers[name]
+        batch = worker.open.get(seq)
+        if worker.state != "live" or batch is None or batch.states[index] == "x":
+            return
+        job = batch.jobs[index]
+        batch.states[index] = "x"
+        if not job.touched:
+            job.exists = False
+            self.dropped += 1
+        elif self.meet(job):
+            self.dropped += job.parts or 1
+            self.forget(job)
+        self._close(name, seq)
 
     def take(self, name: str, n: int, route: str | None, due: list[Job]) -> list[Job] | None:
         """Return the jobs that a take must bring, or None for a worker that is fenced."""
@@ -158,8 +200,8 @@ class Model:
         weight = job.parts or 1
         return weight if self.forget(job) else 0
 
-    def move(self, name: str, seq: int, index: int, place: str) -> bool:
-        """Put a live slot's job into a place; False when the record is passed over."""
+    def move(self, name: str, seq: int, index: int, place: str, key: str | None) -> bool:
+        """Put a live slot's job into a place, with a key; False when the record is passed over."""
         worker = self.workers[name]
         batch = worker.open.get(seq)
         if worker.state != "live" or batch is None or batch.states[index] == "x":
@@ -169,6 +211,7 @@ class Model:
         batch.states[index] = "x"
         if self.meet(job):
             self.touch(job)
+            job.key = key
             self._place(job, "suspects" if place == "front" and was_suspect else place)
         self._close(name, seq)
         return True
@@ -178,13 +221,15 @@ class Model:
             case "delayed":
                 self.delayed.add(job)
             case "dead":
-                self.dead.add(job)
+                self.bury(job)
             case "front" | "suspects":
                 self.refs[place].append(job)
             case _:
                 self.park.setdefault(place, []).insert(0, job)
 
-    def split(self, name: str, seq: int, index: int, fates: list[str]) -> list[Job]:
+    def split(
+        self, name: str, seq: int, index: int, fates: list[str], key: str | None
+    ) -> list[Job]:
         """Split a live slot's job, and return the parts that stay in the batch."""
         worker = self.workers[name]
         batch = worker.open.get(seq)
@@ -194,11 +239,13 @@ class Model:
         stay: list[Job] = []
         if self.meet(whole):
             root = whole.root or whole
+            if not root.touched:
+                root.key = None
             self.touch(root)
             root.parts += len(fates)
             self.pushed += len(fates) - 1
             for number, fate in enumerate(fates, 1):
-                part = Job(whole.payload, f"{whole.id}/{number}", whole.deaths, root=root)
+                part = Job(whole.payload, f"{whole.id}/{number}", whole.deaths, root=root, key=key)
                 self.touch(part)
                 if fate == "slot":
                     batch.jobs.append(part)
@@ -239,7 +286,7 @@ class Model:
         job.deaths += 1
         self.touch(job)
         if is_suspect:
-            self.dead.add(job)
+            self.bury(job)
         else:
             self.refs["suspects" if job.deaths >= 2 else "front"].append(job)
 
@@ -259,6 +306,7 @@ class Model:
         self.dead.discard(job)
         if self.meet(job):
             self.forget(job)
+            self.free(job)
             self.dropped += 1
 
     # -- what Redis must hold now

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
@@ -20,12 +21,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from queue_model import Job, Model, Worker
-from redis_servers import RedisServer, dump
+from redis_servers import Dump, RedisServer, dump
 
 from geomail.queue import (
-    FRESH,
     Dead,
     Done,
+    Duplicate,
     JobState,
     Link,
     Park,
@@ -52,6 +53,7 @@ KINDS = (
     "front",
     *ROUTES,
     "split",
+    "duplicate",
     "keep",
     "keep",
 )
@@ -69,6 +71,7 @@ class Actor:
         self.twice = False
         for connection in ("_taker", "_settler", "_beater", "_desk"):
             self._double(getattr(self.queue, connection))
+        self._double(self.queue._door._connection)
 
     def _double(self, connection: Any) -> None:
         run: Callable[..., Any] = connection.run
@@ -121,16 +124,17 @@ class QueueMachine(RuleBasedStateMachine):
             self.number if kind != "empty" else 0
         )
 
-    @rule()
-    def push_by_a_door(self) -> None:
-        self.number += 1
-        job = Job(b"door", f"door.{self.number}.0")
-        self.raw.hset("{queue:email}:jobs", job.id, b"0 5 {}\ndoor")
-        self.raw.lpush("{queue:email}:pushed", f"\x01{job.id}")
-        self.model.touch(job)
-        self.model.refs["pushed"].insert(0, job)
-        self.model.pushed += 1
-        self.jobs[job.id] = job
+    @rule(
+        who=WHO, kinds=st.lists(st.sampled_from(["plain", "odd"]), max_size=3), twice=st.booleans()
+    )
+    def submit(self, who: int, kinds: list[str], twice: bool) -> None:
+        payloads = [self._payload(kind) for kind in kinds]
+        actor = self.actors[who]
+        actor.twice = twice
+        ids = actor.queue.submit(payloads)
+        jobs = [Job(payload, name) for payload, name in zip(payloads, ids, strict=True)]
+        self.model.submit(jobs)
+        self.jobs.update((job.id, job) for job in jobs)
 
     @precondition(lambda self: self.model.list)
     @rule()
@@ -153,6 +157,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert [slot.payload for slot in batch.slots] == [job.payload for job in expected or []]
         for slot, job in zip(batch.slots, expected or [], strict=True):
             assert (slot.id, slot.deaths, slot.touched) == (job.id, job.deaths, job.touched)
+            assert slot.state.dedupe == (job.key if job.touched else None)
             self.jobs[job.id] = job
             actor.hands.append((slot, job))
 
@@ -160,6 +165,18 @@ class QueueMachine(RuleBasedStateMachine):
         now_ms = int(self.raw.time()[0]) * 1000
         found: list[bytes] = self.raw.zrangebyscore("{queue:email}:delayed", "-inf", now_ms)
         return found
+
+    @rule(who=WHO, twice=st.booleans())
+    def claim(self, who: int, twice: bool) -> None:
+        actor = self.actors[who]
+        actor.twice = twice
+        pairs = [(_key_of(job), slot.id) for slot, job in actor.hands]
+        answers = actor.queue.claim(pairs, 24)
+        expected = [self.model.claim(_key_of(job), job) for _, job in actor.hands]
+        assert answers == expected
+        for (slot, job), is_mine in zip(actor.hands, answers, strict=True):
+            if is_mine and not job.root:
+                slot.state = msgspec.structs.replace(slot.state, dedupe=_key_of(job))
 
     def _settle(self, who: int, data: st.DataObject, twice: bool) -> None:
         actor = self.actors[who]
@@ -195,11 +212,14 @@ class QueueMachine(RuleBasedStateMachine):
                     self.model.settle_done(worker, slot.seq, slot.index, job)
                 elif kind == "split":
                     new = [{"due": "delayed"}.get(fate, fate) for fate in fates[slot.id]]
-                    stay = self.model.split(worker, slot.seq, slot.index, new)
+                    key = slot.state.dedupe
+                    stay = self.model.split(worker, slot.seq, slot.index, new, key)
                     self._know_parts(job)
                     parts += stay
+                elif kind == "duplicate":
+                    self.model.duplicate(worker, slot.seq, slot.index)
                 elif kind != "keep":
-                    self.model.move(worker, slot.seq, slot.index, place)
+                    self.model.move(worker, slot.seq, slot.index, place, slot.state.dedupe)
         return parts
 
     def _know_parts(self, whole: Job) -> None:
@@ -269,12 +289,27 @@ class QueueMachine(RuleBasedStateMachine):
             queue.dead_drop([job.id])
             self.model.drop(job)
 
+    @rule(old=st.integers(0, 7), twice=st.booleans())
+    def expire(self, old: int, twice: bool) -> None:
+        letters = sorted(self.model.dead, key=lambda job: job.id)[:old]
+        for job in letters:
+            self.raw.zadd("{queue:email}:dead", {job.id: 5})
+        self.actors[0].twice = twice
+        whole = [job for job in letters if job.is_whole]
+        dropped = self.actors[0].queue.expire_dead(1)
+        assert dropped == (len(whole) if not twice else 0)
+        for job in letters:
+            self.model.drop(job)
+
     # -- the truth
 
     @invariant()
     def redis_holds_what_the_model_says(self) -> None:
         now = dump(self.raw)
         now.pop("routes", None)
+        assert _seen(now) == {key: job.id for key, job in self.model.seen.items()}
+        for bucket in ("outcomes:0", "outcomes:1"):
+            now.pop(bucket, None)
         assert {name: _comparable(name, content) for name, content in now.items()} == (
             self.model.expected()
         )
@@ -305,10 +340,12 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 def _record(kind: str, slot: Slot, fates: list[str]) -> Record:
-    state = JobState(tries=slot.state.tries + 1)
+    state = msgspec.structs.replace(slot.state, tries=slot.state.tries + 1)
     match kind:
         case "done":
             return Done(slot)
+        case "duplicate":
+            return Duplicate(slot)
         case "delayed":
             return Retry(slot, NEVER_MS, state)
         case "due":
@@ -316,7 +353,7 @@ def _record(kind: str, slot: Slot, fates: list[str]) -> Record:
         case "dead":
             return Dead(slot, state)
         case "front":
-            return Release(slot, FRESH)
+            return Release(slot, state)
         case "split":
             return Split(slot, [_part(fate, state) for fate in fates])
     return Park(slot, kind, 0, state)
@@ -331,6 +368,17 @@ def _part(fate: str, state: JobState) -> Part:
         case "dead":
             return Part(state, "dead")
     return Part(state)
+
+
+def _key_of(job: Job) -> str:
+    """Return one of three keys, always the same for a job."""
+    return f"key {(sum(job.payload) + len(job.payload)) % 3}"
+
+
+def _seen(now: Dump) -> dict[str, str]:
+    buckets = [now.pop(f"seen:{number}", {}) for number in (0, 1)]
+    fields = {key: held for bucket in buckets for key, held in bucket.items() if key}
+    return {key.decode(): held.decode().split()[1] for key, held in fields.items()}
 
 
 def _turn(entry: tuple[Slot, Job, str]) -> tuple[int, int, int]:
