@@ -1,10 +1,11 @@
 """Queues in a cluster: each on the shard of its slot, and followed when that moves."""
 
 import contextlib
+import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import redis
@@ -106,6 +107,28 @@ def test_slot_that_moves_under_load(cluster: RedisCluster) -> None:
     queue.close()
 
 
+@pytest.mark.parametrize("act", ["push", "beat"])
+def test_slot_that_is_on_its_way_for_a_while(
+    cluster: RedisCluster, act: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = _queue(cluster)
+    slot = key_slot(b"queue:email")
+    source = cluster.master_of(slot)
+    target = (source + 1) % 3
+    _begin_to_move(cluster, slot, source, target)
+    timer = threading.Timer(0.2, _end_move, (cluster, slot, source, target))
+    timer.start()
+    if act == "push":
+        queue.push([b"a"])
+    else:
+        assert queue.beat()
+    timer.join()
+    assert re.search("ASK|TRYAGAIN", caplog.text)
+    assert len(queue.take(9).slots) == (act == "push")
+    _migrate(cluster, slot, target, source)
+    queue.close()
+
+
 def test_wait_on_a_slot_that_moves(cluster: RedisCluster) -> None:
     queue = _queue(cluster)
     slot = key_slot(b"queue:email")
@@ -153,13 +176,20 @@ def test_node_of_a_cluster_alone(clusters: Clusters) -> None:
 
 def _migrate(cluster: RedisCluster, slot: int, source: int, target: int) -> None:
     """Move a slot with all its keys, as redis-cli does."""
-    old: Any = cluster.raws[source]
-    new: Any = cluster.raws[target]
+    _begin_to_move(cluster, slot, source, target)
+    _end_move(cluster, slot, source, target)
+
+
+def _begin_to_move(cluster: RedisCluster, slot: int, source: int, target: int) -> None:
     names = cluster.names
-    new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
-    old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
-    port = cluster.ports[target]
+    cluster.raws[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
+    cluster.raws[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
+
+
+def _end_move(cluster: RedisCluster, slot: int, source: int, target: int) -> None:
+    old, port = cluster.raws[source], cluster.ports[target]
     while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
         old.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
     for at in (target, source, *({0, 1, 2} - {source, target})):
-        cluster.raws[at].execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[target])
+        raw = cluster.raws[at]
+        raw.execute_command("CLUSTER", "SETSLOT", slot, "NODE", cluster.names[target])
