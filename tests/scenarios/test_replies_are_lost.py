@@ -4,6 +4,7 @@ A proxy passes the request on, waits for the reply, and cuts the connection inst
 lost, nothing goes twice, nothing is counted twice.
 """
 
+import json
 import random
 import signal
 from collections import Counter
@@ -12,6 +13,7 @@ from contextlib import closing
 
 import pytest
 
+from geomail.queue import Link, Queue
 from scenarios.at_rest import check
 from scenarios.meddler import RedisMeddler, Talk
 from scenarios.stage import Stage, mail, once_each, until, users
@@ -72,18 +74,24 @@ def test_of_a_wait(stage: Stage, redis_proxy: RedisMeddler) -> None:
 
 
 def test_of_a_reap(stage: Stage, redis_proxy: RedisMeddler) -> None:
-    host = stage.host()
-    stage.push(mail(number, to=[f"stall+60@h{number}.example"]) for number in range(8))
-    victim = stage.worker(relay=host, data=stage.folder / "elsewhere", lease_s=0.5, beat_s=0.1)
-    until(lambda: stage.counts().in_flight == 8)
-    victim.kill()
+    victim = Queue(Link(stage.server.url))
+    victim.register()
+    stage.push(map(mail, range(60)))
+    for _ in range(30):
+        victim.take(2)
     redis_proxy.answered = loser = Loser({"reap"}, every=2)
-    stage.worker(relay=host, redis=redis_proxy.url, lease_s=0.5, beat_s=0.1)
-    until(lambda: stage.counts().stats.get("reaped") and stage.counts().in_flight == 8)
-    check(stage, pushed=8, delivered=0)
-    assert loser.lost["reap"] >= 1
-    assert stage.counts().stats["reaped"] == 8
-    assert not stage.counts().suspects, "one death was counted twice"
+    reaper = Queue(Link(redis_proxy.url))
+    reaper.register()
+    reaper.reap([victim.worker])
+    check(stage, pushed=60, delivered=0)
+    assert loser.lost["reap"] >= 4
+    counts = stage.counts()
+    assert (counts.front, counts.suspects) == (60, 0), "one death was counted twice"
+    slots = reaper.take(60).slots
+    assert [slot.payload for slot in slots] == [json.dumps(mail(n)).encode() for n in range(60)]
+    assert {slot.deaths for slot in slots} == {1}
+    victim.close()
+    reaper.close()
 
 
 def test_of_all_kinds_at_random(stage: Stage, redis_proxy: RedisMeddler) -> None:
