@@ -61,10 +61,13 @@ _PASSES = re.compile(
     r"\b(READONLY|LOADING|MASTERDOWN|UNBLOCKED|CLUSTERDOWN|MOVED|ASK|TRYAGAIN|BUSY|MISCONF|NOREPLICAS"
     r"|NOSCRIPT|OOM)\b|max number of clients"
 )
+_RIGHTS = "this user may not do that: allow it scripts, and all commands on the queue's keys"
 _ADVICE = {
     "NOAUTH": "it wants a password: put one into the URL, redis://:password@host",
     "WRONGPASS": "user or password are wrong",
-    "NOPERM": "this user may not do that: allow it scripts, and all commands on the queue's keys",
+    "NOPERM": _RIGHTS,
+    "ACL failure": _RIGHTS,  # 6.2, of a command in a script
+    "The user executing the script can't": _RIGHTS,  # 7, the same
     "DENIED": "it runs in protected mode: set a password, or bind it to this host",
     "CERTIFICATE_VERIFY_FAILED": "its certificate can't be verified: name who signed it,"
     " ?ssl_ca_certs=FILE, and a host that it is made out for",
@@ -364,8 +367,6 @@ class Connection:
             advice = "sentinels have a login of their own: ?sentinel_username=…&sentinel_password=…"
         elif isinstance(error, refusals.InvalidResponse):
             advice = "what answers there is no Redis"
-        elif advice is None and "ACL failure" in text:
-            advice = _ADVICE["NOPERM"]
         words = f"Redis at {self._link.address} refuses: {advice or text}"
         raise RedisUnusable(f"{words} ({text})" if advice else words) from error
 
