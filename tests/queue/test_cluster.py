@@ -17,7 +17,7 @@ from geomail.errors import RedisUnusable
 from geomail.queue import FRESH, Dead, Done, Link, Park, Part, Queue, Split
 
 NAMES = ["queue:email", "queue:news", "queue:bulk", "{mail}:out", "queue:b", "queue:c"]
-JOBS = 4_000
+JOBS = 2_000
 Clusters = dict[str, RedisCluster]
 
 

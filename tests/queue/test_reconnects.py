@@ -20,7 +20,7 @@ from geomail.queue import Done, Link, Queue, Slot
 
 pytest_plugins = ("queue_fixtures",)
 Raw = Any
-JOBS = 1_000
+JOBS = 500
 
 
 def _break_scripts(raw: Raw) -> None:

@@ -11,7 +11,7 @@ from traffic import Traffic
 from geomail.errors import RedisUnusable
 from geomail.queue import Link, Queue
 
-JOBS = 8_000
+JOBS = 3_000
 
 
 @pytest.fixture(params=["7", "6.2"])
