@@ -16,7 +16,8 @@ if refusal then
   return refusal
 end
 reply[9] = call('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
-reply[10] = call('HGETALL', KEYS[8])
+local counters = redis.pcall('HGETALL', KEYS[8]) -- of another type: a worker starts without them
+reply[10] = counters.err and {} or counters
 reply[11] = call('ZRANGE', KEYS[9], 0, -1, 'WITHSCORES')
 reply[12] = call('SMEMBERS', KEYS[10])
 for i = 11, #KEYS do
