@@ -28,6 +28,7 @@ from geomail.demo.processes import Worker
 from geomail.queue import embedded
 
 _START_S = 30.0
+_TICK_S = 0.002
 
 
 class Host:
@@ -88,7 +89,7 @@ class Producer(threading.Thread):
     def run(self) -> None:
         """Push until `stop`; what could not be pushed for a while comes at once then."""
         body, began_s, number = stand.text_of(1024), time.monotonic(), 0
-        while not self._ended.wait(0.01):
+        while not self._ended.wait(_TICK_S):
             due = int((time.monotonic() - began_s) * self._rate)
             numbers = range(number, min(due, number + 500))
             if numbers:
@@ -147,13 +148,15 @@ class Scene:
         """Wait until the worker of that name, or all of its, have begun to work."""
         wait_for(lambda: self.log_of(name).count(" running ") >= workers, f"{name} to run")
 
-    def kill(self, worker: Worker) -> None:
-        """End a worker as a crash would, and wait until it is gone."""
+    def kill(self, worker: Worker) -> float:
+        """End a worker as a crash would, wait until it is gone, and return when it was killed."""
         self.crew.remove(worker)
         if not worker.is_running():
             raise SystemExit(f"a worker has ended by itself: {worker.last_words()}")
         os.kill(worker.pid, signal.SIGKILL)
+        killed_s = time.time()
         wait_for(lambda: not worker.is_running(), "a killed worker to be gone")
+        return killed_s
 
     def dismiss(self) -> None:
         """End the workers in order, and the proxy."""
