@@ -57,7 +57,7 @@ def control(stage: Stage, needs_program: Callable[[str], str]) -> Iterator[Contr
 
 def _write(stage: Stage, config: Path, relay: str) -> None:
     """Write supervisord's own settings, and the program with geomail's place and log put in."""
-    given = {"redis": stage.server.url, "relay": relay, **QUICK}
+    given = {"redis": stage.server.url, "data": stage.folder / "data", "relay": relay, **QUICK}
     environment = ",".join(f'GEOMAIL_{key.upper()}="{value}"' for key, value in given.items())
     config.write_text(_DAEMON.format(folder=stage.folder, environment=environment))
     program = (SCRIPTS / "geomail.supervisord.conf").read_text()
