@@ -147,7 +147,7 @@ class Lane:
             self.house.share_anew()
         self.house.bytes_in_hand += len(delivery.slot.payload)
         self.ready.append(delivery)
-        self._call_sender()
+        self.house.staff(self)
 
     def take(self) -> Delivery | None:
         """Take the next ready delivery for a sender, or None."""
@@ -159,13 +159,7 @@ class Lane:
             self.ready.appendleft(delivery)
         else:
             self.ready.append(delivery)
-        self._call_sender()
-
-    def _call_sender(self) -> None:
-        if self.idle:
-            self.idle.pop().wake()
-        else:
-            self.house.staff(self)
+        self.house.staff(self)
 
     def done(self, delivery: Delivery, outcomes: list[Outcome]) -> None:
         """Report what became of a delivery."""
@@ -224,6 +218,9 @@ class Lane:
         self.last_failure_at = now
         delay_s = self.backoff.fail(now, self.house.chance())
         self.window.shrink()
+        for sender in self.idle:
+            sender.wake()  # theirs may be gone too, and would stand for the host when it is back
+        self.idle.clear()
         metrics.count("host_failures")
         log.warning(
             "host_failed", host=self.name, relay=self.terms.relay.name, why=text, again_in_s=delay_s

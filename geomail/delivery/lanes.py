@@ -116,7 +116,9 @@ class Lanes:
         self.share = max(1, size // busy if busy > 1 else size - self._reserve())
 
     def staff(self, lane: Lane) -> None:
-        """Start senders for `lane` while it has work for more and may have more."""
+        """Wake or start senders for `lane` while it has work for more and may have more."""
+        for _ in range(min(len(lane.ready), len(lane.idle))):
+            lane.idle.pop().wake()
         # Each connection under way will take one of the ready deliveries.
         while len(lane.ready) > lane.connecting and self._may_have_one_more(lane):
             sender = Sender(lane)

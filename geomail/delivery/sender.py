@@ -79,7 +79,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
 
     def _run(self) -> None:
         try:
-            while self.lane.ready and not self._must_leave():
+            while self.lane.ready and not self._must_leave() and not self._is_shut_out():
                 session = self._connect()
                 if session is None:
                     break
@@ -91,6 +91,9 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
             self._note_connecting(False)
             self._return_taken()
             self._hang_up()
+
+    def _is_shut_out(self) -> bool:
+        return self.lane.backoff.is_closed(time.monotonic())
 
     def _connect(self) -> Session | None:
         lane = self.lane

@@ -278,3 +278,19 @@ def test_a_letter_that_cannot_be_composed_is_dead(make_house: MakeHouse, sink: S
     house.put(0, "bö@example.org", "bo@example.org")
     until(lambda: len(house.reports) == 2)
     assert sink.count in (1, 2)
+
+
+def test_a_host_that_was_away_finds_no_stale_connections_in_its_way(make_house: MakeHouse) -> None:
+    port = closed_port()
+    house = make_house(f"smtp://127.0.0.1:{port}", backoff_base_s="0.1", concurrency="8")
+    with Sink(("127.0.0.1", port)):
+        house.put(0, *many(100))
+        until(lambda: len(house.reports) == 100)
+        until(lambda: len(house.lanes.lanes[0].idle) == len(house.lanes.lanes[0].senders) > 1)
+    house.put(0, *many(3))
+    until(lambda: not house.lanes.lanes[0].senders)
+    with Sink(("127.0.0.1", port)) as sink:
+        until(lambda: house.lanes.lanes[0].is_open(time.monotonic()))
+        for delivery in house.stranded:
+            house.lanes.lanes[0].put(delivery)
+        until(lambda: sink.count == 3)
