@@ -146,6 +146,7 @@ class Lanes:
     def _sender_left(self, sender: Sender) -> None:
         lane = sender.lane
         lane.senders.discard(sender)
+        lane.leaving = min(lane.leaving, len(lane.senders))
         self._is_making_place = False
         if self.is_draining:
             return

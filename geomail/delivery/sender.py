@@ -32,6 +32,7 @@ from geomail.smtp.events import Cause, ContentWanted, Finished, Lost, Transactio
 
 _CLEAR_S = 3600.0
 _RETURNS_LIMIT = 2
+_TURN_S = 0.2
 
 
 class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable when it runs
@@ -49,6 +50,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         self._began = time.monotonic()
         self._wake = Event()
         self._is_dismissed = False
+        self._has_begun = False
         self._taken: Delivery | None = None  # from the lane, and neither begun nor settled yet
 
     # ---- said from outside
@@ -132,6 +134,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
                 self._hang_up(politely=True)
                 return not self._must_leave()
             if letter is not None:
+                self._has_begun = True
                 client.begin(letter, self._taken)
                 self._taken = None
             wanted = None
@@ -294,10 +297,16 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
     # ---- leaving
 
     def _must_leave(self) -> bool:
-        if self.lane.leaving > 0:
+        if self.lane.leaving > 0 and self._has_had_its_turn():
             self.lane.leaving -= 1
             self._is_dismissed = True
         return self._is_dismissed or self._house.is_draining
+
+    def _has_had_its_turn(self) -> bool:
+        # Who made a connection uses it, else lanes that take turns do nothing but take turns.
+        if not self.lane.ready:
+            return True
+        return self._has_begun and time.monotonic() - self._began >= _TURN_S
 
     def _hang_up(self, *, politely: bool = False) -> None:
         session, self._session = self._session, None
