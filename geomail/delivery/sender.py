@@ -275,6 +275,8 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         session, taken = self._session, self._taken
         held = list(session.client.unfinished) if session is not None else []
         owners = [(t, t.owner) for t in held if isinstance(t.owner, Delivery)]
+        if any(owner is taken for _, owner in owners):
+            taken = None  # it broke while it was begun
         ids = [owner.slot.id for _, owner in owners] + ([taken.slot.id] if taken else [])
         log.error("sender_broke", id=",".join(ids) or None, host=self.lane.name, why=repr(error))
         self._taken = None
