@@ -95,11 +95,12 @@ class Lanes:
         if self._is_full:
             self.news.set()
 
-    def wait_for_room(self, timeout_s: float) -> None:
-        """Return when a lane may have room again, or after `timeout_s`."""
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """Wait until a lane may have room again, or for other news; False if in vain."""
         self._is_full = True
-        self.wait_for_news(timeout_s)
+        is_told = self.wait_for_news(timeout_s)
         self._is_full = False
+        return is_told
 
     def wait_for_news(self, timeout_s: float) -> bool:
         """Wait until `news` is set (a closed lane opened, or the owner's own); False if in vain."""

@@ -233,7 +233,9 @@ class Popper:
             timeout_s = min(timeout_s, max(0.001, due_in_s))
         if not all(queue.lease_is_mine() for queue in self._queues):
             timeout_s = min(timeout_s, _LAPSED_S)  # the next beat that comes through renews it
-        is_told = self._lanes.wait_for_news(timeout_s)
+        # What is parked may wait for room in its own lane, while another has some to spare.
+        wait = self._lanes.wait_for_room if self._admission.parked else self._lanes.wait_for_news
+        is_told = wait(timeout_s)
         is_due = self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms()
         if is_due:
             self._next_due_ms = None
