@@ -111,6 +111,7 @@ class Popper:
 
     def _take_round(self, room: int) -> int:
         """Take up to `room` slots; return how many were taken."""
+        self._look_at_what_is_due()
         taken = self._take_parked(self._room_for_parked(room))
         for queue in self._hungry():
             self._credit[queue] += room * self._weights[queue] / self._weight_of_hungry()
@@ -236,10 +237,12 @@ class Popper:
         # What is parked may wait for room in its own lane, while another has some to spare.
         wait = self._lanes.wait_for_room if self._admission.parked else self._lanes.wait_for_news
         is_told = wait(timeout_s)
-        is_due = self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms()
-        if is_due:
+        if not is_told:
+            self._empty.clear()
+
+    def _look_at_what_is_due(self) -> None:
+        if self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms():
             self._next_due_ms = None
-        if is_due or not is_told:
             self._empty.clear()
 
     def _wait_for(self, queue: Queue) -> None:
