@@ -164,9 +164,11 @@ class Popper:
             # What is parked for a relay that nobody names any more is taken to be judged.
             wanted = min(route.room(now) if route is not None else room, room - taken)
             if wanted > 0 and self._may_take(queue):
+                calls = self._calls
                 got = self._take(queue, wanted, route=name)
                 self._charge(queue, got)
-                if got == 0:
+                # What is being parked just now may have come too late for this take.
+                if got == 0 and calls == self._calls and not self._settler.is_parking:
                     self._admission.parked.discard((queue, name))
                 taken += got
         return taken

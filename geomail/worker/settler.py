@@ -19,7 +19,7 @@ from geomail.config import Settings
 from geomail.delivery.lane import Delivery, Lane
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.errors import ConfigError
-from geomail.queue import Dead, Done, Queue, Record, Release, Retry, Slot, Split
+from geomail.queue import Dead, Done, Park, Queue, Record, Release, Retry, Slot, Split
 from geomail.queue.journal import Journal
 from geomail.worker.clock import RedisClock
 from geomail.worker.settlement import record_of
@@ -27,7 +27,7 @@ from geomail.worker.settlement import record_of
 _COUNTERS = {Done: "delivered", Retry: "deferred", Dead: "dead", Split: "split"}
 
 # What makes work that no list tells of: due later, or in front of everything.
-_MAKE_WORK = frozenset({Retry, Split, Release})
+_MAKE_WORK = frozenset({Retry, Split, Release, Park})
 
 
 class Settler:
@@ -53,6 +53,7 @@ class Settler:
         self._parts = parts
         self._delayed = delayed
         self._pending: list[tuple[Queue, Record]] = []
+        self._flight: list[tuple[Queue, Record]] = []
         self._in_flight = 0
         self._work = Event()
         self._rest = Event()
@@ -62,6 +63,11 @@ class Settler:
     def is_idle(self) -> bool:
         """True when Redis has everything."""
         return not self._pending and not self._in_flight
+
+    @property
+    def is_parking(self) -> bool:
+        """True while something is on its way to be parked."""
+        return any(type(record) is Park for _, record in (*self._flight, *self._pending))
 
     def report(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
         """Take the outcomes of one delivery, one for each recipient."""
@@ -116,14 +122,14 @@ class Settler:
     def _fly(self) -> None:
         flight, self._pending = self._pending, []
         journaled = self._journal.appended
-        self._in_flight = len(flight)
+        self._flight, self._in_flight = flight, len(flight)
         try:
             self._send(flight)
         except BaseException:
             self._pending = flight + self._pending  # settling may run twice
             raise
         finally:
-            self._in_flight = 0
+            self._flight, self._in_flight = [], 0
         self._journal.settled(journaled)
         if not _MAKE_WORK.isdisjoint(type(record) for _, record in flight):
             self._delayed()
