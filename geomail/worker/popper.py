@@ -122,7 +122,8 @@ class Popper:
                     share = min(share, round(self._credit[queue]))
                 if share > 0:
                     taken += self._take_fresh(queue, share)
-        return taken
+        # What the lists left is for the other half of what is parked, not for the next second.
+        return taken + (self._take_parked(room - taken) if taken < room else 0)
 
     def _room_for_parked(self, room: int) -> int:
         """Return the half of `room`, rounded now up and now down: a probe is one or the other."""

@@ -20,6 +20,7 @@ from geomail import config
 from geomail.config import Settings
 from geomail.delivery.lane import Lane
 from geomail.queue import Counts, Link, Queue, embedded
+from geomail.queue.link import Connection
 from geomail.sink import Sink
 from geomail.worker.life import Worker
 
@@ -78,6 +79,7 @@ class Hired(Worker):
         super().__init__(settings, link, self.queues)
         self._life: gevent.Greenlet[..., int] = gevent.Greenlet(self.run)
         self._greenlets: list[gevent.Greenlet[..., Any]] = [self._life]
+        self._beginning: gevent.Greenlet[..., None] | None = None
 
     @property
     def lane(self) -> Lane:
@@ -116,12 +118,22 @@ class Hired(Worker):
         return self._life.get()
 
     def dismiss(self) -> None:
-        """End all of its greenlets."""
+        """End all of its greenlets, none of them in the midst of a word with Redis."""
         self.lanes.is_draining = True
         for lane in self.lanes.lanes:
             lane.ready.clear()
+        if self._beginning is not None:
+            self._beginning.join(2)
+        lines = [line for queue in self.queues for line in vars(queue).values()]
+        turns = [line._turn for line in lines if isinstance(line, Connection)]
+        for queue in self.queues:
+            queue.wake()
+        for turn in turns:
+            turn.acquire(timeout=2)
         gevent.killall([*self._greenlets, *self.popper._waiters.values(), self.lanes._watchdog])
         self.lanes._pool.kill(timeout=1)
+        for turn in turns:
+            turn.release()
         for queue in self.queues:
             queue.close()
 
@@ -130,6 +142,8 @@ class Hired(Worker):
 
     def _start(self, name: str, work: Callable[[], None]) -> "gevent.Greenlet[..., None]":
         started = super()._start(name, work)
+        if name == "start":
+            self._beginning = started
         self._greenlets.append(started)
         return started
 

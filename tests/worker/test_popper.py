@@ -174,8 +174,8 @@ def test_a_burst_leaves_nothing_on_the_list_while_its_host_hangs_up(
     place: Place, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(popper, "_CLOSED_S", 3.0)
-    place.push(*[mail(i, to=[f"hangup+{i}@x.org"]) for i in range(6)])
+    place.push(*[mail(i, to=[f"hangup+{i}@x.org"]) for i in range(12)])
     hold = {"unknown": "hold", "backoff_base_s": 0.1, "backoff_cap_s": 0.1}
     place.worker(sink, burst="yes", concurrency=1, **hold).wait()
-    assert sink.count == 6
-    assert (place.counts().dead, place.held()) == (6, 6)
+    assert sink.count == 12
+    assert (place.counts().dead, place.held()) == (12, 12)
