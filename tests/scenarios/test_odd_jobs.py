@@ -75,12 +75,10 @@ def test_a_clock_that_is_an_hour_off(
     hooks = tmp_path / "hooks"
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(WRONG_CLOCK.format(seconds=seconds))
-    right = stage.worker(relay=host, lease_s=0.5, beat_s=0.1)
+    right = stage.worker(relay=host)
     with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", str(hooks))
-        wrong = stage.worker(
-            relay=host, max_age_s=600, lease_s=0.5, beat_s=0.1, data=stage.folder / "elsewhere"
-        )
+        wrong = stage.worker(relay=host, max_age_s=600, data=stage.folder / "elsewhere")
     for worker in (right, wrong):
         worker.says("running")
     hour = time.strftime("T%H:", time.gmtime(time.time() + seconds))

@@ -57,7 +57,7 @@ def test_what_fails_in_a_full_redis_is_kept_for_later(stage: Stage) -> None:
 
 
 def test_no_snapshot_can_be_written(stage: Stage) -> None:
-    host = stage.host(delay_s=0.005)
+    host = stage.host(delay_s=0.02)
     worker = stage.worker(relay=host)
     stage.push(map(mail, range(2_000)))
     host.has_taken(200)

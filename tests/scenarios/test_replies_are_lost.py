@@ -48,7 +48,7 @@ def redis_proxy(stage: Stage) -> Iterator[RedisMeddler]:
 def test_of_one_kind(stage: Stage, redis_proxy: RedisMeddler, verb: str) -> None:
     host = stage.host(delay_s=0.005)
     redis_proxy.answered = loser = Loser({verb}, every=2)
-    worker = stage.worker(relay=host, redis=redis_proxy.url, lease_s=1, beat_s=0.1)
+    worker = stage.worker(relay=host, redis=redis_proxy.url, lease_s=30, beat_s=0.1)
     stage.push(map(mail, range(1_000)))
     until(lambda: loser.lost[verb] >= 5 and stage.is_clean(), f"{verb}: {loser.lost}")
     check(stage, pushed=1_000, delivered=len(host.arrivals()))
