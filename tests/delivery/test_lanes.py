@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import gevent
 import pytest
+from scripted import Host, Peer
 
 from geomail import config, job
 from geomail.delivery.lane import Delivery, Lane
@@ -294,3 +295,114 @@ def test_a_host_that_was_away_finds_no_stale_connections_in_its_way(make_house: 
         for delivery in house.stranded:
             house.lanes.lanes[0].put(delivery)
         until(lambda: sink.count == 3)
+
+
+def test_a_probing_lane_gets_one_delivery(make_house: MakeHouse, sink: Sink) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(50)
+        house = make_house(
+            f"smtp://127.0.0.1:{silent.getsockname()[1]}",
+            url(sink),
+            greeting_s="0.3",
+            backoff_base_s="0.05",
+            backoff_cap_s="0.05",
+        )
+        probing, route = house.lanes.lanes[0], house.lanes.routes["default"]
+        house.put(0, *many(1))
+        until(lambda: probing.backoff.failures == 1)
+        until(lambda: probing.is_open(time.monotonic()))
+        assert probing.room(time.monotonic()) == 1
+        for delivery in house.deliveries(many(20)):
+            lane = route.choose(time.monotonic())
+            assert lane is not None
+            lane.put(delivery)
+        assert probing.in_hand == 1
+        until(lambda: house.fates() == {Fate.DELIVERED: 19})
+
+
+def talk(peer: Peer, *, limits: str = "", then: Callable[[], object] = lambda: None) -> list[int]:
+    """Take mails until the client says QUIT; return how many recipients each had."""
+    peer.greet(ehlo=b"250-mx.example\r\n250-PIPELINING\r\n250 LIMITS %s\r\n" % limits.encode())
+    mails: list[int] = []
+    while not (line := peer.hear(b"\r\n")).startswith(b"QUIT"):
+        if line.startswith(b"MAIL"):
+            mails.append(0)
+        mails[-1] += line.startswith(b"RCPT")
+        if line == b"DATA":
+            peer.say(b"354 go\r\n")
+            peer.hear(b"\r\n.\r\n")
+        peer.say(b"250 ok\r\n")
+    then()
+    peer.say(b"221 bye\r\n")
+    return mails
+
+
+def test_a_connection_that_says_quit_holds_up_nobody(make_house: MakeHouse) -> None:
+    leaving: list[float] = []
+
+    def bide() -> None:
+        leaving.append(time.monotonic())
+        gevent.sleep(2)
+
+    with Host(lambda peer: talk(peer, then=bide)) as host:
+        house = make_house(f"smtp://127.0.0.1:{host.port}", idle_s="0.1", concurrency="3")
+        house.put(0, "a@x.org")
+        until(lambda: bool(leaving))
+        house.put(0, "b@x.org")
+        until(lambda: len(house.reports) == 2, within_s=1)
+        assert house.fates() == {Fate.DELIVERED: 2}
+
+
+def test_the_most_mails_of_a_connection_are_kept(make_house: MakeHouse) -> None:
+    talks: list[list[int]] = []
+    with Host(lambda peer: talks.append(talk(peer, limits="MAILMAX=3"))) as host:
+        house = make_house(f"smtp://127.0.0.1:{host.port}", concurrency="1", idle_s="0.1")
+        house.put(0, *many(7))
+        until(lambda: len(house.reports) == 7)
+        assert house.fates() == {Fate.DELIVERED: 7}
+        assert house.lanes.lanes[0].is_well
+        until(lambda: len(talks) == 3)
+    assert talks == [[1, 1, 1], [1, 1, 1], [1]]
+
+
+def test_the_most_recipients_of_a_mail_are_kept(make_house: MakeHouse) -> None:
+    talks: list[list[int]] = []
+    with Host(lambda peer: talks.append(talk(peer, limits="RCPTMAX=2"))) as host:
+        house = make_house(f"smtp://127.0.0.1:{host.port}", concurrency="1", idle_s="0.1")
+        one, five = house.deliveries(["a@x.org", "b@x.org"])
+        five.recipients = many(5)
+        house.lanes.lanes[0].put(five)
+        house.lanes.lanes[0].put(one)
+        until(lambda: len(talks) == 1)
+        assert house.splits == [(five, 2)]
+        assert house.fates() == {Fate.DELIVERED: 1}
+        assert house.lanes.in_hand() == house.lanes.bytes_in_hand == 0
+    assert talks == [[1]]
+
+
+def test_pipelining_is_learnt_down_when_replies_get_out_of_step(make_house: MakeHouse) -> None:
+    def answer_one_too_many(peer: Peer) -> None:
+        peer.greet()
+        while True:
+            peer.hear(b"DATA\r\n")
+            peer.say(b"250 ok\r\n250 ok\r\n354 go\r\n")
+            peer.hear(b"\r\n.\r\n")
+            # Whoever has sent the next envelope already is answered out of step.
+            gevent.sleep(0.02)
+            peer.sock.setblocking(False)
+            try:
+                ahead = bool(peer.heard) or bool(peer.sock.recv(1, socket.MSG_PEEK))
+            except BlockingIOError:
+                ahead = False
+            peer.sock.setblocking(True)
+            peer.say(b"354 what?\r\n" if ahead else b"250 ok\r\n")
+
+    with Host(answer_one_too_many) as host:
+        house = make_house(f"smtp://127.0.0.1:{host.port}", concurrency="1")
+        lane = house.lanes.lanes[0]
+        house.put(0, *many(10))
+        until(lambda: len(house.reports) == 10)
+        assert lane.pipeline(time.monotonic()) == "message"
+        assert lane.is_well
+        assert house.fates()[Fate.DELIVERED] >= 9  # the one in work may have been delivered
