@@ -121,12 +121,12 @@ def test_a_waiting_suspect_stops_the_others_for_a_moment_only(
     worker = place.worker(sink)
     until(lambda: sink.count == 1)  # from here on the worker is never empty-handed
     die()
-    for number in range(40):  # over two seconds, of which at most 2 x 0.2 s are held back
+    for number in range(28):  # over 1.4 seconds, of which at most 2 x 0.2 s are held back
         place.push(mail(number))
         gevent.sleep(0.05)
         assert worker.lanes.in_hand() >= 1
         assert sink.count >= number + 1 - 5
-    until(lambda: sink.count == 41, within_s=0.5)
+    until(lambda: sink.count == 29, within_s=0.5)
     assert place.counts().suspects == 1
 
 
