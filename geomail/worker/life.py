@@ -29,7 +29,7 @@ from geomail.worker.parent import Parent
 from geomail.worker.popper import Popper
 from geomail.worker.settler import Settler
 
-_REAP_EVERY_S = 5.0
+_REAP_EVERY_S = 4.0
 _COUNT_S, _HASTY_COUNT_S = 5.0, 0.5
 # What SIGHUP can't change in a running worker.
 _FIXED = ("concurrency", "redis", "queues", "lease_s", "beat_s", "delivery_log", "data", "burst")
@@ -202,8 +202,8 @@ class Worker:
         while True:
             gevent.sleep(_REAP_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             for queue in self._queues:
-                if queue.reap():
-                    self.popper.look_again()
+                queue.reap()
+                self.popper.look_again()  # also where the reply to an earlier reap was lost
                 expired = queue.expire_dead(self.settings.dead_days)
                 if expired:
                     log.info("dead_expired", list=queue.name, jobs=expired)

@@ -34,7 +34,7 @@ def test_killed_under_load_and_started_on_the_same_files(stage: Stage) -> None:
     once_each(host.arrivals(), users(4_000))
     assert worker.is_running
     assert "greenlet_broke" not in worker.stderr
-    assert worker.stderr.count("redis_back") >= 3
+    assert "redis_back" in worker.stderr  # said once where three outages follow within seconds
 
 
 def test_away_for_longer_than_the_lease(stage: Stage) -> None:
