@@ -1,8 +1,11 @@
 """What a relay that refuses connections costs another one.
 
     python bench/relays.py [--count 50000] [--size 1024] [--runs 5] [--concurrency 20]
+                           [--answer-ms 0]
 
-Each mail names its relay in the payload. Only mails of the healthy relay (smtp-sink) are counted:
+Each mail names its relay in the payload. Only mails of the healthy relay are counted. It is
+Postfix's smtp-sink, which answers at once, so the worker's core is the limit; or with --answer-ms
+a host that takes its time, as hosts do: geomail's own sink, in this script.
 
     alone    COUNT mails for it, and it is the only relay there is
     parked   the same, while COUNT mails for a relay whose port refuses every connection are parked
@@ -14,13 +17,18 @@ Timed as in bench/stand.py, from the worker's first take to the last healthy mai
 take turns, and who goes first changes.
 """
 
+import geomail.__main__  # noqa: F401, I001 - patches, before all else
+
 import argparse
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import stand
 
 from geomail.queue import Queue
+from geomail.sink import Sink
 
 _HEALTHY, _REFUSING = "healthy", "refusing"
 _MODES = ("alone", "parked", "mixed")
@@ -31,7 +39,7 @@ def main() -> None:
     args = _arguments()
     stand.introduce(**vars(args))
     # Bound, and never listening: a port that refuses, and that nobody else can get.
-    with stand.smtp_sink() as port, socket.socket() as refusing:
+    with _healthy_host(args.answer_ms / 1000) as port, socket.socket() as refusing:
         refusing.bind(("127.0.0.1", 0))
         ports = {_HEALTHY: port, _REFUSING: refusing.getsockname()[1]}
         rates: dict[str, list[float]] = {mode: [] for mode in _MODES}
@@ -45,6 +53,17 @@ def main() -> None:
         print(f"  {mode:<7}{rate:>9,.0f} mails/s  {rate / alone:.2f} of alone")
 
 
+@contextmanager
+def _healthy_host(answer_s: float) -> Iterator[int]:
+    if not answer_s:
+        with stand.smtp_sink() as port:
+            yield port
+        return
+    stand.pin(0, stand.OTHERS_CORE)
+    with Sink(delay_s=answer_s) as sink:
+        yield sink.address[1]
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -53,6 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=20)
+    parser.add_argument("--answer-ms", type=float, default=0)
     return parser.parse_args()
 
 
