@@ -230,7 +230,7 @@ def _check(_given: Given, settings: Settings) -> int:
 
 
 def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], Sequence[str]]]]:
-    from geomail.delivery.transport import announce
+    from geomail.delivery.announce import announce
 
     yield "Redis", partial(_look_at_redis, settings)
     hasty = replace(

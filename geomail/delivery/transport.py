@@ -39,7 +39,6 @@ from geomail.smtp.events import Awaited, Cause, Event, HandshakeWanted, Lost, Ph
 
 _BLOCK = 16384
 _HINT_S = 5.0
-_WATCH_S = 0.1
 
 
 class Terms:
@@ -154,6 +153,11 @@ class Session:
             else:
                 yield from client.cut(Cause.TIMEOUT, self._lateness)
         self.deadline = inf
+
+    def tls_version(self) -> str | None:
+        """Return the version of TLS that is spoken, or None."""
+        version = getattr(self._socket, "version", None)
+        return str(version()) if version is not None and self.client.under_tls else None
 
     def is_stale(self) -> bool:
         """Return whether an idle connection has something to read: a 421 or its end."""
@@ -366,44 +370,6 @@ class _TlsWire:
 
     def close(self) -> None:
         pass
-
-
-def announce(member: Member, relay: Relay, settings: Settings) -> list[str]:
-    """Connect to `member`, log in, say QUIT; return lines for a person: what it announces.
-
-    Nothing is sent. Raises ConnectionError with the reason when it does not get that far.
-    """
-    session = Session(Terms(member, relay, settings))
-    watchdog = gevent.spawn(_watch, session)
-    try:
-        lost = session.open()
-        if lost is not None:
-            raise ConnectionError(str(lost))
-        client = session.client
-        lines = [f"greeting: {client.greeting}"]
-        lines.append(f"TLS: {_tls_shown(session)}")
-        lines.append(f"login: {'accepted' if client.is_logged_in else 'none'}")
-        keywords = sorted(f"{key} {rest}".strip() for key, rest in client.capabilities.items())
-        lines.append(f"announces: {', '.join(keywords) or 'nothing (no EHLO)'}")
-        session.close()
-        return lines
-    finally:
-        watchdog.kill()
-        session.abandon()
-
-
-def _watch(session: Session) -> None:
-    while True:
-        gevent.sleep(_WATCH_S)
-        if time.monotonic() > session.deadline:
-            session.expire()
-
-
-def _tls_shown(session: Session) -> str:
-    if not session.client.under_tls:
-        return "no"
-    version = getattr(session._socket, "version", lambda: None)()
-    return f"{version}, {'verified' if session.terms.member.verified else 'not verified'}"
 
 
 @lru_cache(maxsize=64)

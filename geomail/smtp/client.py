@@ -23,12 +23,11 @@ byte had been taken by the kernel: only then can the message have been delivered
 
 import base64
 import binascii
-import re
 from collections import deque
 from collections.abc import Callable
 
 from geomail.errors import ProtocolError
-from geomail.smtp import auth, data
+from geomail.smtp import auth, data, extensions
 from geomail.smtp.events import (
     Awaited,
     Cause,
@@ -197,21 +196,9 @@ class Client:
     def refusal(self, letter: Letter) -> Reply | None:
         """Return why this server can't be given this letter, as the reply it would earn, or None.
 
-        Nothing is written (RFC 1870, RFC 6152, RFC 6531; RFC 5321 section 4.1.2 for the addresses).
+        Nothing is written.
         """
-        limit = self.capabilities.get("SIZE", "")
-        if limit.isdecimal() and 0 < int(limit) < len(letter.content):
-            return _refuse("5.3.4", f"{len(letter.content)} octets, and the host takes {limit}")
-        if letter.eight_bit and not self.eight_bit:
-            return _refuse("5.6.3", "8-bit content, and the host does not announce 8BITMIME")
-        if letter.smtputf8 and "SMTPUTF8" not in self.capabilities:
-            return _refuse("5.6.7", "a non-ASCII address, and the host does not announce SMTPUTF8")
-        addresses = (letter.mail_from, *letter.recipients)
-        if _SUSPECT.search("".join(addresses)) is not None:
-            for address in addresses:
-                if not is_safe_path(address):
-                    return _refuse("5.1.3", f"address {address!r} can't stand in a command")
-        return None
+        return extensions.refusal(letter, self.capabilities)
 
     def tls_started(self) -> None:
         """Go on after the handshake: forget everything, say EHLO again (RFC 3207 section 4.2)."""
@@ -354,7 +341,7 @@ class Client:
         self.capabilities = {}
         self.eight_bit = self.pipelining = self.overlaps = False
         helo = self.policy.helo
-        if not helo.isascii() or _SUSPECT.search(helo) is not None:
+        if not helo.isascii() or extensions.SUSPECT.search(helo) is not None:
             self._lose_at(Awaited.EHLO, Cause.OUT_OF_STEP, f"our name can't be {helo!r}: set helo")
             return
         self._command(Awaited.EHLO, f"EHLO {helo}\r\n".encode())
@@ -364,19 +351,11 @@ class Client:
         return wants_tls or self.policy.login is not None
 
     def _learn(self, reply: Reply) -> None:
-        capabilities: dict[str, str] = {}
-        for line in reply.lines[1:]:
-            keyword, _, rest = line.strip().partition(" ")
-            keyword = keyword.upper()
-            if keyword.startswith("AUTH="):  # older than RFC 4954, and still announced
-                keyword, rest = "AUTH", f"{keyword[5:]} {rest}".rstrip()
-            known = capabilities.get(keyword)
-            capabilities[keyword] = f"{known} {rest}" if known else rest
-        self.capabilities = capabilities
+        capabilities = self.capabilities = extensions.announced(reply)
         self.eight_bit = "8BITMIME" in capabilities
         self.pipelining = "PIPELINING" in capabilities and self.policy.pipeline != "off"
         self.overlaps = self.pipelining and self.policy.pipeline == "overlap"
-        self.most_mails, self.most_recipients = _limits(capabilities.get("LIMITS", ""))
+        self.most_mails, self.most_recipients = extensions.limits(capabilities)
 
     def _next_step(self) -> None:
         if self.under_tls or self.policy.tls == "never":
@@ -490,29 +469,8 @@ class Client:
         self._lose_at(Awaited.STARTTLS, Cause.TLS, "bytes behind the reply to STARTTLS")
 
 
-_SUSPECT = re.compile('[\x00-\x20\x7f<>"\\\\]')
-_QUOTED = re.compile(r'"(?:[^\x00-\x1f\x7f"\\]|\\[\x20-\x7e])*"@[^\x00-\x20\x7f<>"\\]+')
-
-
-def is_safe_path(address: str) -> bool:
-    """Return whether `address` can stand between < and > (RFC 5321 section 4.1.2)."""
-    return _SUSPECT.search(address) is None or _QUOTED.fullmatch(address) is not None
-
-
-def _limits(text: str) -> tuple[int, int]:
-    """Return MAILMAX and RCPTMAX of a LIMITS keyword (RFC 9422); 0 where there is none."""
-    named = dict(pair.partition("=")[::2] for pair in text.upper().split())
-    found = [named.get(name, "") for name in ("MAILMAX", "RCPTMAX")]
-    mails, recipients = (int(number) if number.isdecimal() else 0 for number in found)
-    return mails, recipients
-
-
 def _challenge(reply: Reply) -> bytes:
     try:
         return base64.b64decode(reply.lines[0], validate=True)
     except (binascii.Error, ValueError):
         return reply.lines[0].encode()  # LOGIN's prompts are sometimes sent in clear
-
-
-def _refuse(enhanced: str, text: str) -> Reply:
-    return Reply(554, enhanced, (f"{enhanced} {text}",))

@@ -12,8 +12,9 @@ import pytest
 from scripted import EHLO, HELLO, Host, Peer, Script, Sent, refused, send, terms, watched
 
 from geomail import config
+from geomail.delivery.announce import announce
 from geomail.delivery.outcome import Blame, Fate, Outcome
-from geomail.delivery.transport import Session, announce
+from geomail.delivery.transport import Session
 from geomail.letter import Letter
 from geomail.sink import Sink
 from geomail.smtp import answers

@@ -12,9 +12,10 @@ from geomail.letter import Letter
 from geomail.smtp import answers, paths
 from geomail.smtp import policy as served
 from geomail.smtp.answers import Answer
-from geomail.smtp.client import Client, is_safe_path
+from geomail.smtp.client import Client
 from geomail.smtp.data import stuff
 from geomail.smtp.events import Cause, ContentWanted, Event, Finished, Lost, Policy, Transaction
+from geomail.smtp.extensions import is_safe_path
 from geomail.smtp.server import Mail, Server
 
 HELLO = Letter("a@a.example", ("b@b.example",), b"Subject: 1\r\n\r\nHello\r\n", False, False)

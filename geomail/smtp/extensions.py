@@ -1,0 +1,63 @@
+"""What a server announces behind EHLO, and what follows from it for a letter (RFC 5321 4.1.1.1).
+
+Keywords are case-insensitive and unknown ones are kept: nobody is refused for what he announces.
+"""
+
+import re
+
+from geomail.smtp.events import Letter
+from geomail.smtp.reply import Reply
+
+SUSPECT = re.compile('[\x00-\x20\x7f<>"\\\\]')
+_QUOTED = re.compile(r'"(?:[^\x00-\x1f\x7f"\\]|\\[\x20-\x7e])*"@[^\x00-\x20\x7f<>"\\]+')
+
+
+def announced(reply: Reply) -> dict[str, str]:
+    """Return the keywords of a reply to EHLO, in capitals, each with its parameters."""
+    found: dict[str, str] = {}
+    for line in reply.lines[1:]:
+        keyword, _, rest = line.strip().partition(" ")
+        keyword = keyword.upper()
+        if keyword.startswith("AUTH="):  # older than RFC 4954, and still announced
+            keyword, rest = "AUTH", f"{keyword[5:]} {rest}".rstrip()
+        known = found.get(keyword)
+        found[keyword] = f"{known} {rest}" if known else rest
+    return found
+
+
+def limits(capabilities: dict[str, str]) -> tuple[int, int]:
+    """Return MAILMAX and RCPTMAX of a LIMITS keyword (RFC 9422); 0 where there is none."""
+    pairs = capabilities.get("LIMITS", "").upper().split()
+    named = dict(pair.partition("=")[::2] for pair in pairs)
+    found = [named.get(name, "") for name in ("MAILMAX", "RCPTMAX")]
+    mails, recipients = (int(number) if number.isdecimal() else 0 for number in found)
+    return mails, recipients
+
+
+def refusal(letter: Letter, capabilities: dict[str, str]) -> Reply | None:
+    """Return the reply that `letter` would earn where only this is announced, or None.
+
+    RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8), RFC 5321 section 4.1.2 (addresses).
+    """
+    limit = capabilities.get("SIZE", "")
+    if limit.isdecimal() and 0 < int(limit) < len(letter.content):
+        return _refuse("5.3.4", f"{len(letter.content)} octets, and the host takes {limit}")
+    if letter.eight_bit and "8BITMIME" not in capabilities:
+        return _refuse("5.6.3", "8-bit content, and the host does not announce 8BITMIME")
+    if letter.smtputf8 and "SMTPUTF8" not in capabilities:
+        return _refuse("5.6.7", "a non-ASCII address, and the host does not announce SMTPUTF8")
+    addresses = (letter.mail_from, *letter.recipients)
+    if SUSPECT.search("".join(addresses)) is not None:
+        for address in addresses:
+            if not is_safe_path(address):
+                return _refuse("5.1.3", f"address {address!r} can't stand in a command")
+    return None
+
+
+def is_safe_path(address: str) -> bool:
+    """Return whether `address` can stand between < and > (RFC 5321 section 4.1.2)."""
+    return SUSPECT.search(address) is None or _QUOTED.fullmatch(address) is not None
+
+
+def _refuse(enhanced: str, text: str) -> Reply:
+    return Reply(554, enhanced, (f"{enhanced} {text}",))
