@@ -1,4 +1,4 @@
-"""What a relay says of itself, for `geomail check`: a session up to the first MAIL; none is sent."""
+"""What a relay says of itself, for `geomail check`: a session up to the first MAIL."""
 
 import time
 
