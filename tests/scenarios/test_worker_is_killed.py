@@ -47,7 +47,7 @@ def test_at_any_moment_and_again_and_again(
     host = stage.host(delay_s=0.002)
     stage.push(map(mail, range(4_000)))
     moments = random.Random(2)
-    for _ in range(6):
+    for _ in range(20):
         worker = stage.worker(relay=host)
         worker.says("running")
         time.sleep(moments.uniform(0, 0.15))  # any moment is right
@@ -57,7 +57,7 @@ def test_at_any_moment_and_again_and_again(
     stage.queue.dead_retry(every=True)  # who is in hand at three kills in a row looks like poison
     until(stage.is_clean)
     with capsys.disabled():
-        duplicates_of(host, 4_000, kills=6)
+        duplicates_of(host, 4_000, kills=20)
 
 
 def test_while_mails_wait_for_a_host_that_is_away(stage: Stage) -> None:
