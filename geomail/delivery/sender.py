@@ -52,6 +52,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         self._is_dismissed = False
         self._has_begun = False
         self._taken: Delivery | None = None  # from the lane, and neither begun nor settled yet
+        self._begun: list[Transaction] = []  # neither reported nor given back yet
 
     # ---- said from outside
 
@@ -135,7 +136,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
                 return not self._must_leave()
             if letter is not None:
                 self._has_begun = True
-                client.begin(letter, self._taken)
+                self._begun.append(client.begin(letter, self._taken))
                 self._taken = None
             wanted = None
             for event in session.exchange():
@@ -150,6 +151,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         delivery = wanted.owner
         if isinstance(delivery, Delivery) and not delivery.is_mine():
             self._hang_up()
+            self._begun.remove(wanted)
             self.lane.drop(delivery)
             self._return_taken()
             return False
@@ -225,6 +227,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
     # ---- what happened
 
     def _finished(self, transaction: Transaction) -> None:
+        self._begun.remove(transaction)
         delivery = transaction.owner
         if isinstance(delivery, Delivery):
             self.lane.succeed()
@@ -249,6 +252,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
 
     def _lost_one(self, session: Session, lost: Lost, transaction: Transaction) -> None:
         client = session.client
+        self._begun.remove(transaction)
         delivery = transaction.owner
         if not isinstance(delivery, Delivery):
             return
@@ -271,18 +275,22 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
             self.lane.give_back(delivery, in_front=not at_fault)
 
     def _break_down(self, error: Exception) -> None:
-        """A fault of ours: nothing is lost, everything in hand is tried later."""
+        """A fault of ours: nothing is lost, everything in hand is tried later.
+
+        What was begun is what we have noted, not what the conversation still calls unfinished: the
+        fault may have struck between a final reply and the news of it.
+        """
         session, taken = self._session, self._taken
-        held = list(session.client.unfinished) if session is not None else []
-        owners = [(t, t.owner) for t in held if isinstance(t.owner, Delivery)]
-        if any(owner is taken for _, owner in owners):
-            taken = None  # it broke while it was begun
+        owners = [(t, t.owner) for t in self._begun if isinstance(t.owner, Delivery)]
         ids = [owner.slot.id for _, owner in owners] + ([taken.slot.id] if taken else [])
         log.error("sender_broke", id=",".join(ids) or None, host=self.lane.name, why=repr(error))
-        self._taken = None
+        self._taken, self._begun = None, []
         for transaction, owner in owners:
             is_sent = session is not None and session.client.sent_whole(transaction)
-            self._postpone(owner, Fate.UNKNOWN if is_sent else Fate.LATER, error)
+            if transaction.final is not None:
+                self.lane.done(owner, judge(transaction))
+            else:
+                self._postpone(owner, Fate.UNKNOWN if is_sent else Fate.LATER, error)
         if taken is not None:
             self._postpone(taken, Fate.LATER, error)
         self.lane.fail(f"internal error: {error!r}", began=time.monotonic())

@@ -110,6 +110,7 @@ def break_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch, Client, "_on_mail", Client._on_mail, is_u1)
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])  # with one, a reply shares its read with a 250
 @pytest.mark.parametrize(
     "fault",
     [break_compose, break_before_begin, break_within_begin, break_content, break_reply],
@@ -119,11 +120,12 @@ def test_a_fault_of_ours_loses_nothing_and_forgets_nothing(
     sink: Sink,
     monkeypatch: pytest.MonkeyPatch,
     fault: Callable[[pytest.MonkeyPatch], None],
+    concurrency: int,
 ) -> None:
     fault(monkeypatch)
     failures = metrics.snapshot().get("host_failures", 0)
     place.push(*mails(4))
-    worker = place.worker(sink, concurrency=2, idle_s=0.1)
+    worker = place.worker(sink, concurrency=concurrency, idle_s=0.1)
     until(lambda: place.held() == 0)
     assert sink.count == place.counts().stats["delivered"] == 4
     assert place.counts().stats["retried"] >= 1
