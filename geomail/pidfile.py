@@ -20,6 +20,7 @@ from geomail.errors import ConfigError, GeomailError
 _NOBODY = b"nobody"
 _UNSAID_S = 2.0
 _LOOK_AGAIN_S = 0.01
+_LOOKS = 20  # who reads the file locks it for an instant; who owns it, for life
 
 
 class PidFile:
@@ -35,9 +36,13 @@ class PidFile:
         Raises ConfigError when the file can't be opened or written.
         """
         try:
-            self._fd = self._lock()
-            if self._fd >= 0:
-                os.ftruncate(self._fd, 0)
+            for _ in range(_LOOKS):
+                if (fd := self._lock()) >= 0:
+                    break
+                time.sleep(_LOOK_AGAIN_S)
+            self._fd = fd
+            if fd >= 0:
+                os.ftruncate(fd, 0)
         except OSError as error:
             raise ConfigError(f"can't write {self.path}: {error.strerror}") from None
         return self._fd >= 0
