@@ -2,7 +2,7 @@
 
     payload ──► keys and values ──► a table row for each key ──► checks across keys ──► Job
      bytes        payload.py          fields, addresses,            shapes.py           kinds.py
-                  phpserialize        headers, attachments
+                  phpserialize        headers, attachments, dsn
 
 `decode` is the one door. It is pure: no clock, no randomness, no network, the same answer every
 time. What can't be meant is refused with a PayloadError whose text the producer's author
@@ -12,11 +12,11 @@ out slightly wrong can't be called back, while a dead letter can be corrected an
 Not promised: that a host, a relay or a class of that name exists. Who asks for those finds out.
 """
 
-from geomail.job.kinds import Address, Attachment, CallTask, Email, HttpTask, Job
+from geomail.job.kinds import Address, Attachment, CallTask, Dsn, Email, HttpTask, Job
 from geomail.job.payload import fields_of
 from geomail.job.shapes import job_of
 
-__all__ = ["Address", "Attachment", "CallTask", "Email", "HttpTask", "Job", "decode"]
+__all__ = ["Address", "Attachment", "CallTask", "Dsn", "Email", "HttpTask", "Job", "decode"]
 
 
 def decode(payload: bytes) -> Job:

@@ -28,6 +28,14 @@ class Attachment(Struct, frozen=True, gc=False):
     cid: str | None = None
 
 
+class Dsn(Struct, frozen=True, gc=False):
+    """Which reports are asked for (RFC 3461), in capitals; what is empty was not said."""
+
+    notify: tuple[str, ...] = ()
+    ret: str = ""
+    envid: str = ""
+
+
 class Email(Struct, gc=False):
     """A mail to compose, or (`raw`) a finished message to send as it is.
 
@@ -52,6 +60,7 @@ class Email(Struct, gc=False):
     dedupe_key: str | None = None
     return_path: str | None = None
     relay: str | None = None
+    dsn: Dsn | None = None
     send_at_ms: int | None = None
     expires_at_ms: int | None = None
     retries: int | None = None

@@ -15,6 +15,7 @@ from typing import Any
 from geomail.errors import PayloadError
 from geomail.job import addresses, attachments, fields, headers
 from geomail.job.addresses import mailbox, mailboxes, unique
+from geomail.job.dsn import dsn
 from geomail.job.fields import Reader
 from geomail.job.kinds import CallTask, Email, HttpTask, Job
 from geomail.job.unknown import nearest, note_unknown
@@ -66,6 +67,7 @@ _EMAIL: Table = _COMMON | {
     "attachments": ("attachments", attachments.attachments),
     "return_path": ("return_path", addresses.reverse_path),
     "relay": ("relay", fields.word),
+    "dsn": ("dsn", dsn),
     "raw": ("raw", attachments.base64),
     "mail_from": ("mail_from", addresses.reverse_path),
     "rcpt_to": ("recipients", addresses.addr_specs),

@@ -13,6 +13,7 @@ the sense of what a payload says, which the job room has judged before.
     date      the Date field
     body      transfer encodings
     mime      the tree of parts
+    dsn       what MAIL and RCPT ask of reports
     raw       finished messages, passed on
     compose   all of it, in order
 """

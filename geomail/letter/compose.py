@@ -17,6 +17,7 @@ from geomail.job import Address, Email
 from geomail.letter import header, raw
 from geomail.letter.address import domain_of, envelope_form
 from geomail.letter.date import date
+from geomail.letter.dsn import parameters
 from geomail.letter.letter import Letter
 from geomail.letter.mime import entity
 
@@ -61,7 +62,8 @@ def compose(
         raise PayloadError(f"a text has a lone surrogate: {error.reason}") from None
     mail_from = _mail_from(email, sender)
     smtputf8 = not (head.isascii() and mail_from.isascii() and "".join(targets).isascii())
-    return Letter(mail_from, targets, content, not content.isascii(), smtputf8)
+    dsn = None if email.dsn is None else parameters(email.dsn)
+    return Letter(mail_from, targets, content, not content.isascii(), smtputf8, dsn)
 
 
 def _mail_from(email: Email, sender: Address) -> str:
