@@ -13,14 +13,14 @@ import dataclasses
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geomail import relays, spelling
 from geomail.errors import ConfigError
-from geomail.relays import Member, Relay, parse_relay_url, read_helo
+from geomail.relays import Member, Relay, parse_relay_url
+from geomail.values import helo_name, mail_address, one_of, seconds, switch, text, whole
 
 __all__ = ["SETTINGS", "Member", "Relay", "Settings", "load", "parse_relay_url", "settings_table"]
 
@@ -30,68 +30,6 @@ CHILD_VARIABLE = "GEOMAIL_PROCESS"
 """What a parent of several workers says to each: its number, and the parent's pid."""
 # the file's place, what scripts/ read, and what a parent tells its children
 _ALSO_OURS = ("GEOMAIL_CONFIG", "GEOMAIL_VENV", CHILD_VARIABLE)
-
-
-# What a value may be: each takes what a flag, a variable or the file gave, and raises ValueError
-# with the words that follow "must be".
-
-
-def _whole(low: int, high: int = 10**9) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        text = str(value).strip()
-        if isinstance(value, bool) or not text.isascii() or not text.isdigit():
-            raise ValueError(f"a whole number from {low} to {high}")
-        if not low <= int(text) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return int(text)
-
-    return read
-
-
-def _seconds(
-    low: float = 0.01, high: float = 10_000_000, unit: str = "seconds"
-) -> Callable[[object], float]:
-    def read(value: object) -> float:
-        number = float("nan")
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            with suppress(ValueError):
-                number = float(value)
-        if not low <= number <= high:
-            raise ValueError(f"a number of {unit} from {low:g} to {high:.12g}")
-        return number
-
-    return read
-
-
-def _one_of(*names: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if value not in names:
-            raise ValueError(" or ".join(names))
-        return str(value)
-
-    return read
-
-
-def _switch(value: object) -> bool:
-    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, str) or value.lower() not in words:
-        raise ValueError("true or false")
-    return words[value.lower()]
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError("text in one line")
-    return value
-
-
-def _address(value: object) -> str:
-    text = _text(value)
-    if not text.rstrip(">").partition("@")[2]:
-        raise ValueError("an address such as news@example.com")
-    return text
 
 
 def _queues(value: object) -> tuple[tuple[str, int], ...]:
@@ -165,10 +103,10 @@ class Settings:
     """All settings of one process, checked."""
 
     concurrency: int = _setting(
-        20, _whole(1, 10_000), "connections at a time, over all hosts", flag="--concurrency N"
+        20, whole(1, 10_000), "connections at a time, over all hosts", flag="--concurrency N"
     )
     processes: int = _setting(
-        1, _whole(1, 256), "worker processes, kept alive by a parent", flag="--processes N"
+        1, whole(1, 256), "worker processes, kept alive by a parent", flag="--processes N"
     )
     queues: tuple[tuple[str, int], ...] = _setting(
         (("queue:email", 1),),
@@ -179,89 +117,89 @@ class Settings:
     )
     relays: dict[str, Relay] = dataclasses.field(default_factory=dict)
     sender: str | None = _setting(
-        None, _address, "From of mails that name none", flag="--from ADDR", name="from"
+        None, mail_address, "From of mails that name none", flag="--from ADDR", name="from"
     )
-    retries: int = _setting(20, _whole(0, 1000), "tries after the first", flag="--retries N")
-    retry_base_s: float = _setting(60, _seconds(), "wait before the first retry", unit="s")
-    retry_cap_s: float = _setting(14_400, _seconds(), "longest wait before a retry", unit="s")
+    retries: int = _setting(20, whole(0, 1000), "tries after the first", flag="--retries N")
+    retry_base_s: float = _setting(60, seconds(), "wait before the first retry", unit="s")
+    retry_cap_s: float = _setting(14_400, seconds(), "longest wait before a retry", unit="s")
     max_age_s: float = _setting(
-        432_000, _seconds(), "age at which mail for a silent host is dead", unit="s"
+        432_000, seconds(), "age at which mail for a silent host is dead", unit="s"
     )
     unknown: str = _setting(
-        "retry", _one_of("retry", "hold"), "what to do with mail that was sent and not answered"
+        "retry", one_of("retry", "hold"), "what to do with mail that was sent and not answered"
     )
     unknown_retries: int = _setting(
-        1, _whole(0, 1000), "tries after an unanswered one (with unknown = retry)"
+        1, whole(0, 1000), "tries after an unanswered one (with unknown = retry)"
     )
-    burst: bool = _setting(False, _switch, "leave when the queue is empty", flag="--burst")
+    burst: bool = _setting(False, switch, "leave when the queue is empty", flag="--burst")
     max_messages: int = _setting(
         0,
-        _whole(0),
+        whole(0),
         "leave after so many mails (one of several is replaced first); 0 = never",
         flag="--max-messages N",
     )
     grace_s: float = _setting(
-        30, _seconds(0), "time to finish what is on the wire", unit="s", flag="--grace SECONDS"
+        30, seconds(0), "time to finish what is on the wire", unit="s", flag="--grace SECONDS"
     )
     pidfile: str | None = _setting(
-        None, _text, "file that holds the pid while geomail runs", flag="--pidfile FILE"
+        None, text, "file that holds the pid while geomail runs", flag="--pidfile FILE"
     )
     delivery_log: str | None = _setting(
-        None, _text, "file that gets one JSON line an outcome", flag="--delivery-log FILE"
+        None, text, "file that gets one JSON line an outcome", flag="--delivery-log FILE"
     )
     redirect_to: str | None = _setting(
-        None, _address, "send every mail to this address instead", flag="--redirect-to ADDR"
+        None, mail_address, "send every mail to this address instead", flag="--redirect-to ADDR"
     )
-    verbose: bool = _setting(False, _switch, "log more", flag="--verbose")
+    verbose: bool = _setting(False, switch, "log more", flag="--verbose")
     redis: str | None = _setting(
         None,
-        _text,
+        text,
         "URL of Redis; without one, an embedded one on 127.0.0.1",
         flag="--redis URL",
         is_secret=True,
     )
     data: str = _setting(
         default_data_dir,
-        _text,
+        text,
         "folder for what geomail keeps (the embedded Redis, the journal)",
         flag="--data DIR",
     )
     journal: bool = _setting(
-        True, _switch, "final answers go to disk too, so that a kill sends hardly a mail twice"
+        True, switch, "final answers go to disk too, so that a kill sends hardly a mail twice"
     )
     lease_s: float = _setting(
-        30, _seconds(0.5), "time after which a silent worker's jobs go to others", unit="s"
+        30, seconds(0.5), "time after which a silent worker's jobs go to others", unit="s"
     )
-    beat_s: float = _setting(5, _seconds(0.05), "time between signs of life", unit="s")
-    helo: str | None = _setting(None, read_helo, "our name in EHLO; the machine's without one")
-    connect_s: float = _setting(30, _seconds(), "deadline: connection and TLS", unit="s")
-    greeting_s: float = _setting(300, _seconds(), "deadline: greeting", unit="s")
+    beat_s: float = _setting(5, seconds(0.05), "time between signs of life", unit="s")
+    helo: str | None = _setting(None, helo_name, "our name in EHLO; the machine's without one")
+    connect_s: float = _setting(30, seconds(), "deadline: connection and TLS", unit="s")
+    greeting_s: float = _setting(300, seconds(), "deadline: greeting", unit="s")
     command_s: float = _setting(
-        300, _seconds(), "deadline: EHLO, STARTTLS, each step of the login", unit="s"
+        300, seconds(), "deadline: EHLO, STARTTLS, each step of the login", unit="s"
     )
-    mail_s: float = _setting(300, _seconds(), "deadline: answer to MAIL", unit="s")
-    rcpt_s: float = _setting(300, _seconds(), "deadline: answer to RCPT", unit="s")
-    data_s: float = _setting(120, _seconds(), "deadline: answer to DATA", unit="s")
-    block_s: float = _setting(180, _seconds(), "deadline: each block written", unit="s")
+    mail_s: float = _setting(300, seconds(), "deadline: answer to MAIL", unit="s")
+    rcpt_s: float = _setting(300, seconds(), "deadline: answer to RCPT", unit="s")
+    data_s: float = _setting(120, seconds(), "deadline: answer to DATA", unit="s")
+    block_s: float = _setting(180, seconds(), "deadline: each block written", unit="s")
     final_s: float = _setting(
-        600, _seconds(), "deadline: final answer; a short one makes duplicates", unit="s"
+        600, seconds(), "deadline: final answer; a short one makes duplicates", unit="s"
     )
-    quit_s: float = _setting(5, _seconds(), "deadline: answer to QUIT", unit="s")
-    idle_s: float = _setting(30, _seconds(0), "how long an idle connection is kept", unit="s")
+    quit_s: float = _setting(5, seconds(), "deadline: answer to QUIT", unit="s")
+    idle_s: float = _setting(30, seconds(0), "how long an idle connection is kept", unit="s")
     backoff_base_s: float = _setting(
-        1, _seconds(), "first pause after trouble with a host; doubles", unit="s"
+        1, seconds(), "first pause after trouble with a host; doubles", unit="s"
     )
     backoff_cap_s: float = _setting(
-        300, _seconds(), "longest pause after trouble with a host", unit="s"
+        300, seconds(), "longest pause after trouble with a host", unit="s"
     )
-    dedupe_h: float = _setting(24, _seconds(), "how long a dedupe_key keeps others out", unit="h")
+    dedupe_h: float = _setting(24, seconds(), "how long a dedupe_key keeps others out", unit="h")
     dead_days: float = _setting(
-        30, _seconds(0, 3650, "days"), "dead letters older than this go; 0 = never", unit="d"
+        30, seconds(0, 3650, "days"), "dead letters older than this go; 0 = never", unit="d"
     )
-    max_recipients: int = _setting(100, _whole(1, 1000), "recipients in one transaction")
-    take_mb: int = _setting(2, _whole(1, 512), "most to take from Redis at once", unit="MB")
+    max_recipients: int = _setting(100, whole(1, 1000), "recipients in one transaction")
+    take_mb: int = _setting(2, whole(1, 512), "most to take from Redis at once", unit="MB")
     memory_mb: int = _setting(
-        256, _whole(16, 1_000_000), "most to hold of jobs at a time", unit="MB"
+        256, whole(16, 1_000_000), "most to hold of jobs at a time", unit="MB"
     )
     warnings: tuple[str, ...] = ()
     process: int = 0  # which one of several workers this is, and who started it
@@ -350,7 +288,10 @@ class _Source:
 
 
 def require_relays(settings: Settings) -> None:
-    """Raise ConfigError that says what to pass, unless there is a relay and each login is whole."""
+    """Raise ConfigError that says what to do, unless there is a relay and each can be used.
+
+    Each login is whole, and the files that relays name are there and usable.
+    """
     if not settings.relays:
         raise ConfigError(
             "no relay to send to: pass --relay smtp://HOST:25 (or smtps://USER@HOST with"
@@ -358,11 +299,12 @@ def require_relays(settings: Settings) -> None:
         )
     for relay in settings.relays.values():
         for member in relay.members:
-            if member.user is not None and member.password is None:
+            if member.user and member.password is None and relay.token_file is None:
                 raise ConfigError(
                     f"relay {relay.name}: no password for the login at {member.host}:"
                     f" set {relays.password_variable(relay.name)}"
                 )
+        relays.check_files(relay)
 
 
 def settings_table() -> str:

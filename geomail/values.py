@@ -1,0 +1,102 @@
+"""What a setting's value may be: readers, each made once and used by every setting of its kind.
+
+A reader takes what a flag, a variable or a file gave and returns the value that is meant. What it
+can't use raises ValueError with the words that follow "must be" in an error line. It knows neither
+where a value comes from nor what it is for.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from contextlib import suppress
+
+Read = Callable[[object], object]
+
+# What stands in EHLO and HELO: what would end a word or a path is for no name.
+_HELO = re.compile(r"[!-~]{1,255}")
+_NOT_IN_HELO = frozenset('<>"\\')
+
+
+def whole(low: int, high: int = 10**9) -> Callable[[object], int]:
+    """Return a reader of whole numbers from `low` to `high`."""
+
+    def read(value: object) -> int:
+        text = str(value).strip()
+        if isinstance(value, bool) or not text.isascii() or not text.isdigit():
+            raise ValueError(f"a whole number from {low} to {high}")
+        if not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def seconds(
+    low: float = 0.01, high: float = 10_000_000, unit: str = "seconds"
+) -> Callable[[object], float]:
+    """Return a reader of durations in `unit`, from `low` to `high`."""
+
+    def read(value: object) -> float:
+        number = float("nan")
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            with suppress(ValueError):
+                number = float(value)
+        if not low <= number <= high:
+            raise ValueError(f"a number of {unit} from {low:g} to {high:.12g}")
+        return number
+
+    return read
+
+
+def one_of(*names: str) -> Callable[[object], str]:
+    """Return a reader of one of `names`."""
+
+    def read(value: object) -> str:
+        if value not in names:
+            raise ValueError(" or ".join(names))
+        return str(value)
+
+    return read
+
+
+def switch(value: object) -> bool:
+    """Return true or false, from TOML's own words or what people write in variables."""
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value.lower() not in words:
+        raise ValueError("true or false")
+    return words[value.lower()]
+
+
+def text(value: object) -> str:
+    """Return text in one line, which is not empty."""
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError("text in one line")
+    return value
+
+
+def mail_address(value: object) -> str:
+    """Return a mail address, with or without a name in front."""
+    given = text(value)
+    if not given.rstrip(">").partition("@")[2]:
+        raise ValueError("an address such as news@example.com")
+    return given
+
+
+def ip_address(value: object) -> str:
+    """Return the address of one network interface, in its shortest spelling."""
+    try:
+        address = ipaddress.ip_address(text(value))
+        if not address.is_unspecified and not address.is_multicast:
+            return str(address)
+    except ValueError:
+        pass
+    raise ValueError("an IPv4 or IPv6 address of this machine, such as 192.0.2.1")
+
+
+def helo_name(value: object) -> str:
+    """Return a name for EHLO (RFC 5321 section 4.1.1.1): one word."""
+    if not isinstance(value, str) or not _HELO.fullmatch(value) or _NOT_IN_HELO & set(value):
+        raise ValueError("a host's name, or an address in [ ]")
+    return value
