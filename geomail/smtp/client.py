@@ -7,8 +7,7 @@ reply takes the oldest, and a table says what that kind does with it. Replies ar
 counting, never by code or text, so one that nobody awaits ends the connection (Lost), as does any
 byte out of step.
 
-The dialogue up to READY is a small table of steps: greeting, EHLO or HELO, STARTTLS and EHLO again,
-AUTH. Then messages go as transactions:
+What is said up to READY, smtp.opening knows. Then messages go as transactions:
 
     begin(letter)   MAIL, RCPT…, DATA, in one group where PIPELINING (RFC 2920) was announced under
                     this very TLS state, one by one otherwise
@@ -21,13 +20,11 @@ When the connection goes, `unfinished` tells what was under way, and `sent_whole
 byte had been taken by the kernel: only then can the message have been delivered unknown to us.
 """
 
-import base64
-import binascii
 from collections import deque
 from collections.abc import Callable
 
 from geomail.errors import ProtocolError
-from geomail.smtp import auth, data, extensions
+from geomail.smtp import data, extensions
 from geomail.smtp.events import (
     Awaited,
     Cause,
@@ -39,12 +36,10 @@ from geomail.smtp.events import (
     Lost,
     Phase,
     Policy,
-    Ready,
     Transaction,
 )
+from geomail.smtp.opening import Opening, Say, Step
 from geomail.smtp.reply import Reply, ReplyReader
-
-COMMAND_LIMIT = 512
 
 
 class Client:
@@ -53,10 +48,7 @@ class Client:
     def __init__(self, policy: Policy, *, under_tls: bool = False) -> None:
         self.policy = policy
         self.phase = Phase.OPENING
-        self.under_tls = under_tls
-        self.is_logged_in = False
         self.capabilities: dict[str, str] = {}
-        self.greeting: Reply | None = None
         self.begun = 0
         self.delivered = 0
         self.replies = 0
@@ -64,6 +56,7 @@ class Client:
         self.awaited: deque[Awaited] = deque((Awaited.GREETING,))
         self.eight_bit = self.pipelining = self.overlaps = False
         self.most_mails = self.most_recipients = 0
+        self._opening = Opening(policy, under_tls=under_tls)
         self._reader = ReplyReader()
         self._out: list[bytes] = []
         self._queued = 0
@@ -71,15 +64,7 @@ class Client:
         self._held: deque[tuple[Awaited, bytes]] = deque()
         self._needs_reset = False
         self._events: list[Event] = []
-        self._mechanisms: list[str] = []
-        self._exchange: auth.Exchange | None = None
-        self._response: bytes | None = None  # an initial response too long for the AUTH line
         self._handlers: dict[Awaited, Callable[[Reply], None]] = {
-            Awaited.GREETING: self._on_greeting,
-            Awaited.EHLO: self._on_ehlo,
-            Awaited.HELO: self._on_helo,
-            Awaited.STARTTLS: self._on_starttls,
-            Awaited.AUTH: self._on_auth,
             Awaited.MAIL: self._on_mail,
             Awaited.RCPT: self._on_rcpt,
             Awaited.DATA: self._on_data,
@@ -88,6 +73,21 @@ class Client:
             Awaited.RSET: self._on_reset,
             Awaited.QUIT: self._on_quit,
         }
+
+    @property
+    def under_tls(self) -> bool:
+        """True from the handshake on."""
+        return self._opening.under_tls
+
+    @property
+    def is_logged_in(self) -> bool:
+        """True when the server has accepted the login."""
+        return self._opening.is_logged_in
+
+    @property
+    def greeting(self) -> Reply | None:
+        """The server's first reply."""
+        return self._opening.greeting
 
     @property
     def is_full(self) -> bool:
@@ -149,7 +149,9 @@ class Client:
     def _lose(self, cause: Cause, text: str, reply: Reply | None = None) -> None:
         """End the conversation here: nothing more is written or read."""
         phase = self.awaited[0] if self.awaited else None
-        lost = Lost(cause, phase, text, reply)
+        self._end(Lost(cause, phase, text, reply))
+
+    def _end(self, lost: Lost) -> None:
         self.phase = Phase.LOST
         self._out.clear()
         self._events.append(lost)
@@ -204,9 +206,8 @@ class Client:
         """Go on after the handshake: forget everything, say EHLO again (RFC 3207 section 4.2)."""
         if self.phase is not Phase.HANDSHAKE:
             raise ProtocolError(f"no TLS handshake is due while {self.phase.value}")
-        self.under_tls = True
         self.phase = Phase.OPENING
-        self._say_hello()
+        self._follow(self._opening.tls_started())
 
     def quit(self) -> None:
         """Say QUIT where it can be heard: between messages, never as content behind a 354."""
@@ -232,55 +233,17 @@ class Client:
         if reply.code == 421 and awaited[0] is not Awaited.QUIT:
             self._lose(Cause.REFUSED, str(reply), reply)
             return False
-        self._handlers[awaited.popleft()](reply)
+        kind = awaited.popleft()
+        handler = self._handlers.get(kind)
+        if handler is not None:
+            handler(reply)
+        else:
+            self._follow(self._opening.take(kind, reply))
         if self.is_lost:
             return False
         if self._held and not awaited:
             self._release()
         return True
-
-    def _on_greeting(self, reply: Reply) -> None:
-        self.greeting = reply
-        if reply.code == 220:
-            self._say_hello()
-        else:
-            self._refused(Awaited.GREETING, reply)
-
-    def _on_ehlo(self, reply: Reply) -> None:
-        if reply.is_positive:
-            self._learn(reply)
-            self._next_step()
-        elif reply.is_permanent and not self._must_have_ehlo():
-            self._command(Awaited.HELO, f"HELO {self.policy.helo}\r\n".encode())
-        else:
-            self._refused(Awaited.EHLO, reply)
-
-    def _on_helo(self, reply: Reply) -> None:
-        if reply.is_positive:
-            self.capabilities = {}
-            self._next_step()
-        else:
-            self._refused(Awaited.HELO, reply)
-
-    def _on_starttls(self, reply: Reply) -> None:
-        if reply.code == 220:
-            self.phase = Phase.HANDSHAKE
-            self._events.append(HandshakeWanted())
-        elif self.policy.tls == "must":
-            self._refused(Awaited.STARTTLS, reply, cause=Cause.TLS)
-        else:
-            self._authenticate()
-
-    def _on_auth(self, reply: Reply) -> None:
-        if reply.is_positive:
-            self.is_logged_in = True
-            self._become_ready()
-        elif reply.code == 334:
-            self._respond(reply)
-        elif reply.code == 504 and self._mechanisms and self.policy.login is not None:
-            self._try_mechanism(self.policy.login)
-        else:
-            self._refused(Awaited.AUTH, reply, cause=Cause.LOGIN)
 
     def _on_mail(self, reply: Reply) -> None:
         transaction = self.unfinished[-1]
@@ -335,82 +298,29 @@ class Client:
     def _on_quit(self, reply: Reply) -> None:
         self._lose(Cause.CLOSED, str(reply), reply)
 
-    # ---- the dialogue before the first message
+    # ---- the opening
 
-    def _say_hello(self) -> None:
-        self.capabilities = {}
-        self.eight_bit = self.pipelining = self.overlaps = False
-        helo = self.policy.helo
-        if not helo.isascii() or extensions.SUSPECT.search(helo) is not None:
-            self._lose_at(Awaited.EHLO, Cause.OUT_OF_STEP, f"our name can't be {helo!r}: set helo")
-            return
-        self._command(Awaited.EHLO, f"EHLO {helo}\r\n".encode())
-
-    def _must_have_ehlo(self) -> bool:
-        wants_tls = self.policy.tls == "must" and not self.under_tls
-        return wants_tls or self.policy.login is not None
-
-    def _learn(self, reply: Reply) -> None:
-        capabilities = self.capabilities = extensions.announced(reply)
-        self.eight_bit = "8BITMIME" in capabilities
-        self.pipelining = "PIPELINING" in capabilities and self.policy.pipeline != "off"
-        self.overlaps = self.pipelining and self.policy.pipeline == "overlap"
-        self.most_mails, self.most_recipients = extensions.limits(capabilities)
-
-    def _next_step(self) -> None:
-        if self.under_tls or self.policy.tls == "never":
-            self._authenticate()
-        elif "STARTTLS" in self.capabilities:
-            self._command(Awaited.STARTTLS, b"STARTTLS\r\n")
-        elif self.policy.tls == "must":
-            self._lose_at(Awaited.EHLO, Cause.TLS, "TLS is required, and STARTTLS is not offered")
+    def _follow(self, step: Step) -> None:
+        """Act on what the opening says is next."""
+        if isinstance(step, Say):
+            self.awaited.extend(step.awaited)
+            self._write(step.line)
+        elif isinstance(step, Lost):
+            self._end(step)
         else:
-            self._authenticate()
-
-    def _authenticate(self) -> None:
-        login = self.policy.login
-        if login is None:
-            self._become_ready()
-            return
-        offered = frozenset(self.capabilities.get("AUTH", "").upper().split())
-        self._mechanisms = auth.choose(offered)
-        if not self.under_tls:
-            self._lose_at(Awaited.AUTH, Cause.LOGIN, "no password is sent without TLS")
-        elif not self._mechanisms:
-            known = ", ".join(sorted(offered)) or "none"
-            self._lose_at(Awaited.AUTH, Cause.LOGIN, f"no AUTH mechanism in common: {known}")
-        else:
-            self._try_mechanism(login)
-
-    def _try_mechanism(self, login: auth.Login) -> None:
-        name = self._mechanisms.pop(0)
-        self._exchange = auth.MECHANISMS[name](login)
-        try:
-            self._response = next(self._exchange)
-        except ProtocolError as error:
-            self._lose_at(Awaited.AUTH, Cause.LOGIN, str(error))
-            return
-        line = f"AUTH {name}".encode()
-        if self._response is not None:
-            encoded = base64.b64encode(self._response) or b"="
-            if len(line) + len(encoded) + 3 <= COMMAND_LIMIT:
-                line += b" " + encoded
-                self._response = None
-        self._command(Awaited.AUTH, line + b"\r\n")
-
-    def _respond(self, reply: Reply) -> None:
-        response, self._response = self._response, None
-        try:
-            if response is None and self._exchange is not None:
-                response = self._exchange.send(_challenge(reply))
-        except ProtocolError as error:
-            self._lose_at(Awaited.AUTH, Cause.LOGIN, str(error), reply)
-            return
-        self._command(Awaited.AUTH, base64.b64encode(response or b"") + b"\r\n")
+            self._events.append(step)
+            if isinstance(step, HandshakeWanted):
+                self.phase = Phase.HANDSHAKE
+            else:
+                self._become_ready()
 
     def _become_ready(self) -> None:
         self.phase = Phase.READY
-        self._events.append(Ready())
+        found = self.capabilities = self._opening.capabilities
+        self.eight_bit = "8BITMIME" in found
+        self.pipelining = "PIPELINING" in found and self.policy.pipeline != "off"
+        self.overlaps = self.pipelining and self.policy.pipeline == "overlap"
+        self.most_mails, self.most_recipients = extensions.limits(found)
 
     # ---- transactions
 
@@ -453,24 +363,13 @@ class Client:
         self._out.append(line)
         self._queued += len(line)
 
-    def _lose_at(self, phase: Awaited, cause: Cause, text: str, reply: Reply | None = None) -> None:
-        self.awaited.appendleft(phase)
-        self._lose(cause, text, reply)
-
-    def _refused(self, phase: Awaited, reply: Reply, cause: Cause = Cause.REFUSED) -> None:
-        self._lose_at(phase, cause, str(reply), reply)
+    def _refused(self, phase: Awaited, reply: Reply) -> None:
+        self._end(Lost(Cause.REFUSED, phase, str(reply), reply))
 
     def _out_of_step(self, phase: Awaited, reply: Reply) -> None:
-        self._lose_at(phase, Cause.OUT_OF_STEP, f"unexpected reply: {reply}", reply)
+        self._end(Lost(Cause.OUT_OF_STEP, phase, f"unexpected reply: {reply}", reply))
 
     def _injected(self) -> None:
         # CVE-2011-0411 and its kin: bytes that came in clear would be read as if under TLS.
         self._events[:] = [e for e in self._events if not isinstance(e, HandshakeWanted)]
-        self._lose_at(Awaited.STARTTLS, Cause.TLS, "bytes behind the reply to STARTTLS")
-
-
-def _challenge(reply: Reply) -> bytes:
-    try:
-        return base64.b64decode(reply.lines[0], validate=True)
-    except (binascii.Error, ValueError):
-        return reply.lines[0].encode()  # LOGIN's prompts are sometimes sent in clear
+        self._end(Lost(Cause.TLS, Awaited.STARTTLS, "bytes behind the reply to STARTTLS"))

@@ -9,8 +9,9 @@ import pytest
 from geomail import log
 from geomail.errors import ProtocolError
 from geomail.smtp.auth import MECHANISMS, Login, choose
-from geomail.smtp.client import COMMAND_LIMIT, Client
+from geomail.smtp.client import Client
 from geomail.smtp.events import Event, Lost, Policy, Ready
+from geomail.smtp.opening import COMMAND_LIMIT
 
 ANN = Login("ann", "pass wörd")
 
