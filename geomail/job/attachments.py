@@ -90,6 +90,10 @@ def base64(value: object, key: str) -> bytes:
     if not isinstance(value, str):
         raise refused(key, "base64", value)
     try:
+        return a2b_base64(value, strict_mode=True)  # without a copy of what may be megabytes
+    except ValueError:
+        pass  # white space, or an error that the next lines name
+    try:
         encoded = value.encode("ascii").translate(None, _SPACE)
         return a2b_base64(encoded, strict_mode=True)
     except UnicodeEncodeError as error:

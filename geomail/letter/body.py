@@ -11,9 +11,11 @@ The last line end of a text belongs to whoever puts the part into a message.
 
 import binascii
 import re
+from collections.abc import Iterator
 
 LONGEST_LINE = 998
 _COLUMNS = 76
+_BLOCK = 57 * 512  # octets that make whole lines of base64
 _CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _PRINTABLE = bytes([9, 10, 13, *range(32, 61), *range(62, 127)])
 _OVERLONG_QP = re.compile(rb"^(.{74,76})(=20|=09)\r$", re.MULTILINE)
@@ -22,8 +24,16 @@ _OVERLONG_QP = re.compile(rb"^(.{74,76})(=20|=09)\r$", re.MULTILINE)
 def with_crlf(data: bytes) -> bytes:
     """Return `data` with CRLF for each CRLF, CR or LF."""
     if b"\r" in data:
+        if has_crlf_only(data):
+            return data
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return data.replace(b"\n", b"\r\n")
+
+
+def has_crlf_only(data: bytes) -> bool:
+    """Say whether each CR and each LF of `data` is part of a CRLF."""
+    pairs = data.count(b"\r\n")
+    return data.count(b"\r") == pairs == data.count(b"\n")
 
 
 def text_body(text: str, eight_bit: bool, *, mark: bytes | None = None) -> tuple[str, bytes]:
@@ -77,6 +87,15 @@ def quoted_printable(data: bytes) -> bytes:
 
 def base64(data: bytes) -> bytes:
     """Return `data` in base64, in lines of 76 columns, the last one without a line end."""
-    coded = binascii.b2a_base64(data, newline=False)
-    lines = [coded[at : at + _COLUMNS] for at in range(0, len(coded), _COLUMNS)]
-    return b"\r\n".join(lines)
+    return b"".join(base64_blocks(data))
+
+
+def base64_blocks(data: bytes) -> Iterator[bytes]:
+    """Yield `data` in base64 block by block, so that a large one takes no room twice."""
+    view = memoryview(data)
+    for start in range(0, len(data), _BLOCK):
+        coded = binascii.b2a_base64(view[start : start + _BLOCK], newline=False)
+        lines = [coded[at : at + _COLUMNS] for at in range(0, len(coded), _COLUMNS)]
+        if start:
+            yield b"\r\n"
+        yield b"\r\n".join(lines)

@@ -19,7 +19,7 @@ from geomail.letter.address import domain_of, envelope_form
 from geomail.letter.date import date
 from geomail.letter.dsn import parameters
 from geomail.letter.letter import Letter
-from geomail.letter.mime import entity
+from geomail.letter.mime import message
 
 _ID = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*").fullmatch
 _LONGEST_ID = 64  # a boundary has 70
@@ -99,7 +99,7 @@ def _message(
         f"{header.field('Subject', header.subject(email.subject))}"
         f"{when}{message_id}{added}MIME-Version: 1.0\r\n"
     )
-    return head, head.encode() + entity(email, job_id, eight_bit)
+    return head, message(head.encode(), email, job_id, eight_bit)
 
 
 _domain = lru_cache(maxsize=256)(domain_of)

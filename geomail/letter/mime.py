@@ -14,29 +14,38 @@ that contains this one is sent quoted-printable. An entity is its content header
 and its body.
 """
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from io import BytesIO
 
 from geomail.job import Attachment, Email
-from geomail.letter.body import base64, has_long_line, text_body, with_crlf
+from geomail.letter.body import base64_blocks, has_long_line, text_body, with_crlf
 from geomail.letter.header import field, file_name
 
 _OPAQUE = "application/octet-stream"
 
 
-def entity(email: Email, job_id: str, eight_bit: bool) -> bytes:
-    """Return the content headers and the body of `email`; they end in CRLF."""
-    if email.html is None and not email.attachments:
-        return _closed(_text("plain", email.text or "", eight_bit))
-    if email.text is None and not email.attachments:
-        return _closed(_text("html", email.html or "", eight_bit))
-    return _closed(_tree(email, f"=_{job_id}", eight_bit))
+def message(head: bytes, email: Email, job_id: str, eight_bit: bool) -> bytes:
+    """Return `head`, and behind it the content headers and the body of `email`; it ends in CRLF."""
+    if email.attachments:
+        out = BytesIO()
+        out.write(head)
+        out.writelines(_tree(email, f"=_{job_id}", eight_bit))
+        return out.getvalue()
+    if email.html is None:
+        return _closed(head, *_text("plain", email.text or "", eight_bit))
+    if email.text is None:
+        return _closed(head, *_text("html", email.html, eight_bit))
+    return b"".join((head, *_tree(email, f"=_{job_id}", eight_bit)))
 
 
-def _closed(part: bytes) -> bytes:
-    return part if part.endswith(b"\r\n") else part + b"\r\n"
+def _closed(head: bytes, text_head: bytes, text: bytes) -> bytes:
+    ending = b"" if not text or text.endswith(b"\r\n") else b"\r\n"
+    return b"".join((head, text_head, text, ending))
 
 
-def _tree(email: Email, mark: str, eight_bit: bool) -> bytes:
+def _tree(email: Email, mark: str, eight_bit: bool) -> Iterable[bytes]:
+    """Return the pieces of the message; what is large is made when it is its turn."""
     inline = [a for a in email.attachments if a.cid and email.html is not None]
     attached = [a for a in email.attachments if not (a.cid and email.html is not None)]
     parts = _bodies(email, mark, inline, eight_bit)
@@ -44,14 +53,16 @@ def _tree(email: Email, mark: str, eight_bit: bool) -> bytes:
     return _multipart("mixed", parts, f"{mark}.m") if attached else parts[0]
 
 
-def _bodies(email: Email, mark: str, inline: list[Attachment], eight_bit: bool) -> list[bytes]:
+def _bodies(
+    email: Email, mark: str, inline: list[Attachment], eight_bit: bool
+) -> list[Iterable[bytes]]:
     """Return what the reader reads: no part, or one."""
     avoid = mark.encode()
-    parts = []
+    parts: list[Iterable[bytes]] = []
     if email.text is not None:
         parts.append(_text("plain", email.text, eight_bit, avoid))
     if email.html is not None:
-        html = _text("html", email.html, eight_bit, avoid)
+        html: Iterable[bytes] = _text("html", email.html, eight_bit, avoid)
         if inline:
             related = [html, *(_attachment(a, "inline", avoid, eight_bit) for a in inline)]
             html = _multipart('related; type="text/html"', related, f"{mark}.r")
@@ -59,9 +70,11 @@ def _bodies(email: Email, mark: str, inline: list[Attachment], eight_bit: bool) 
     return [_multipart("alternative", parts, f"{mark}.a")] if len(parts) > 1 else parts
 
 
-def _text(subtype: str, text: str, eight_bit: bool, mark: bytes | None = None) -> bytes:
+def _text(
+    subtype: str, text: str, eight_bit: bool, mark: bytes | None = None
+) -> tuple[bytes, bytes]:
     coding, data = text_body(text, eight_bit, mark=mark)
-    return _text_head(subtype, coding) + data
+    return _text_head(subtype, coding), data
 
 
 @lru_cache(maxsize=16)
@@ -72,31 +85,37 @@ def _text_head(subtype: str, coding: str) -> bytes:
     ).encode("ascii")
 
 
-def _multipart(subtype: str, parts: list[bytes], boundary: str) -> bytes:
-    opening = f"--{boundary}\r\n".encode("ascii")
-    head = f'Content-Type: multipart/{subtype};\r\n boundary="{boundary}"\r\n\r\n'.encode("ascii")
-    between = b"\r\n" + opening
-    return b"".join((head, opening, between.join(parts), f"\r\n--{boundary}--\r\n".encode("ascii")))
+def _multipart(subtype: str, parts: list[Iterable[bytes]], boundary: str) -> Iterator[bytes]:
+    yield f'Content-Type: multipart/{subtype};\r\n boundary="{boundary}"\r\n'.encode("ascii")
+    opening = f"\r\n--{boundary}\r\n".encode("ascii")
+    for part in parts:
+        yield opening
+        yield from part
+    yield f"\r\n--{boundary}--\r\n".encode("ascii")
 
 
-def _attachment(attachment: Attachment, place: str, mark: bytes, eight_bit: bool) -> bytes:
+def _attachment(
+    attachment: Attachment, place: str, mark: bytes, eight_bit: bool
+) -> Iterator[bytes]:
     coding, data, media_type = _content(attachment, mark, eight_bit)
-    head = _attachment_head(media_type, attachment.filename, attachment.cid, place, coding)
-    return head + data
+    yield _attachment_head(media_type, attachment.filename, attachment.cid, place, coding)
+    yield from data
 
 
-def _content(attachment: Attachment, mark: bytes, eight_bit: bool) -> tuple[str, bytes, str]:
-    """Return transfer encoding, octets and media type of an attachment.
+def _content(
+    attachment: Attachment, mark: bytes, eight_bit: bool
+) -> tuple[str, Iterable[bytes], str]:
+    """Return transfer encoding, pieces and media type of an attachment.
 
     RFC 2046 section 5.2.1 forbids base64 for message/rfc822: what can't go as it is goes opaque.
     """
     if not attachment.type.lower().startswith("message/"):
-        return "base64", base64(attachment.content), attachment.type
+        return "base64", base64_blocks(attachment.content), attachment.type
     data = with_crlf(attachment.content)
     fits = not (has_long_line(data) or mark in data or b"\0" in data)
     if fits and (eight_bit or data.isascii()):
-        return ("7bit" if data.isascii() else "8bit"), data, attachment.type
-    return "base64", base64(attachment.content), _OPAQUE
+        return ("7bit" if data.isascii() else "8bit"), (data,), attachment.type
+    return "base64", base64_blocks(attachment.content), _OPAQUE
 
 
 def _attachment_head(

@@ -31,17 +31,19 @@ def finish(message: bytes, *, message_id: str, date: str, added: str, eight_bit:
     message = with_crlf(message)
     if has_long_line(message):
         raise PayloadError(f"5.6.0 raw: line {_long_line(message)} is longer than 998 octets")
-    head, body = _halves(message)
+    head, body_at = _head(message)
     head = _BCC.sub(b"", head)
     fields = added + ("" if _DATE.search(head) else date)
     fields += "" if _MESSAGE_ID.search(head) else message_id
-    return b"".join((head, fields.encode(), b"\r\n", body, _ending(body)))
+    body = memoryview(message)[body_at:]  # no copy of what may be megabytes
+    ending = _ending(message) if body else b""
+    return b"".join((head, fields.encode(), b"\r\n", body, ending))
 
 
-def _halves(message: bytes) -> tuple[bytes, bytes]:
-    """Return the header with its last line end, and what follows the empty line."""
+def _head(message: bytes) -> tuple[bytes, int]:
+    """Return the header with its last line end, and where the body begins."""
     end = message.find(b"\r\n\r\n")
-    head, body = (message, b"") if end < 0 else (message[: end + 2], message[end + 4 :])
+    head = message if end < 0 else message[: end + 2]
     head += _ending(head)
     if not head:
         raise PayloadError("raw is empty")
@@ -52,7 +54,7 @@ def _halves(message: bytes) -> tuple[bytes, bytes]:
             number = head.count(b"\n", 0, at) + 1
             raise PayloadError(f"raw: line {number} is no header field")
         at = match.end()
-    return head, body
+    return head, len(message) if end < 0 else end + 4
 
 
 def _ending(part: bytes) -> bytes:
