@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from geomail import config, job, usage
+from geomail import config, job, relays, usage
 from geomail.queue import Link, Queue
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +35,10 @@ def commands() -> list[str]:
 
 def test_the_settings_are_those_of_config() -> None:
     assert config.settings_table() in README
+
+
+def test_the_keys_of_a_relay_are_those_of_relays() -> None:
+    assert relays.keys_table() in README
 
 
 def test_the_demo_runs_in_a_new_virtual_environment(tmp_path: Path) -> None:

@@ -85,8 +85,7 @@ _OF_RELAY = [key.name for key in KEYS if key.name not in ("url", "password", "tl
 def keys_table() -> str:
     """Return the table of all keys of a relay in Markdown, for the README."""
     rows = ["| key | default | |", "|---|---|---|"]
-    for key in KEYS:
-        rows.append(f"| `{key.name}` | {key.default_text} | {key.help} |")
+    rows += [f"| `{key.name}` | {key.default_text} | {key.help} |" for key in KEYS]
     return "\n".join(rows) + "\n"
 
 
