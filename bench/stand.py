@@ -3,7 +3,8 @@
 With two cores or more the worker has one for itself; Redis, the sink and this script share another.
 A worker is watched through Redis, a look every 20 ms. What is timed lies between two looks: the
 first at which it has taken something, and the first at which all that can be settled is settled.
-Rate and CPU time are those of the mails settled in between; Python's start is not in it.
+Rate and CPU time are those of the mails settled in between; Python's start is not in it. Where the
+first round trips of a connection would count too, the looks lie in the middle of the work instead.
 """
 
 import functools
@@ -16,7 +17,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,18 @@ def pin(pid: int, core: int) -> None:
     os.sched_setaffinity(pid, {core})
 
 
+def on_core(core: int) -> Callable[[], None]:
+    """Return what a child calls before it begins, to be on one core with all of its threads."""
+    return lambda: os.sched_setaffinity(0, {core})
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that a process has used so far, to a hundredth of a second."""
+    # The name, which may hold anything, ends with the last parenthesis.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def fresh_queue() -> Iterator[tuple[Queue, str, Path]]:
     """Give the queue of a Redis of its own (append-only), its URL, and a folder; then end it."""
@@ -96,6 +109,18 @@ def smtp_sink() -> Iterator[int]:
             process.terminate()
 
 
+def smtp_source(port: int, *, count: int, size: int, concurrency: int) -> float:
+    """Send `count` mails by Postfix's smtp-source, and return how many a second, start included."""
+    command = [need("smtp-source"), "-d", "-s", str(concurrency), "-l", str(size)]
+    command += ["-m", str(count), "-f", SENDER, "-t", "demo@example.com", f"127.0.0.1:{port}"]
+    began = time.monotonic()
+    with subprocess.Popen(command) as process:
+        pin(process.pid, WORKERS_CORE)
+    if process.returncode:
+        raise SystemExit(f"smtp-source failed: status {process.returncode}")
+    return count / (time.monotonic() - began)
+
+
 @contextmanager
 def worker(folder: Path, flags: Sequence[str], *, config: str = "") -> Iterator[Worker]:
     """Run a worker on its own core."""
@@ -118,6 +143,17 @@ def mail(number: int, body: str, relay: str = "") -> bytes:
     to = {f"demo+{number}@example.com": "Ada Lovelace"}
     fields = {"to": to, "subject": f"Your order {number}", "body": body}
     return json.dumps(fields | ({"relay": relay} if relay else {})).encode()
+
+
+def message(size: int) -> bytes:
+    """Return a finished message like ours with a body of `size` bytes, for those who only send."""
+    head = (
+        f"From: {SENDER}\nTo: Ada Lovelace <demo@example.com>\nSubject: Your order 4711\n"
+        "Date: Thu, 01 Jan 2026 12:00:00 +0000\nMessage-ID: <4711.0123456789ab.1@example.com>\n"
+        "MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n"
+        "Content-Transfer-Encoding: 7bit\n\n"
+    )
+    return (head + text_of(size)).replace("\n", "\r\n").encode()
 
 
 def text_of(size: int) -> str:
@@ -154,14 +190,39 @@ class _Look:
     cpu_s: float
     taken: int
     delivered: int
+    waiting: int
+
+
+def watch_midway(queue: Queue, process: Worker, *, warm_s: float, timed_s: float) -> Run:
+    """Return what went on in `timed_s`, which begin `warm_s` after the first mail was delivered.
+
+    More mails have to wait than can be delivered meanwhile: a list that runs empty is an error.
+    """
+    first = began = _look(queue, process)
+    while began.delivered == first.delivered:
+        time.sleep(_LOOK_S)
+        began = _look(queue, process)
+        if began.at_s > first.at_s + _PATIENCE_S:
+            raise SystemExit(f"nothing is delivered: {process.last_words()}")
+    time.sleep(warm_s)
+    began = _look(queue, process)
+    time.sleep(timed_s)
+    ended = _look(queue, process)
+    if not ended.waiting:
+        raise SystemExit("the list ran empty before the time was over: too few were pushed")
+    mails = max(1, ended.delivered - began.delivered)
+    return Run(
+        rate=mails / (ended.at_s - began.at_s), cpu_us=(ended.cpu_s - began.cpu_s) / mails * 1e6
+    )
 
 
 def _look(queue: Queue, process: Worker) -> _Look:
-    stats = queue.counts().stats
+    counts = queue.counts()
     cpu_s = process.cpu_s()
     if cpu_s is None or not process.is_running():
         raise SystemExit(f"the worker has ended: {process.last_words()}")
-    return _Look(time.monotonic(), cpu_s, stats.get("taken", 0), stats.get("delivered", 0))
+    taken, delivered = counts.stats.get("taken", 0), counts.stats.get("delivered", 0)
+    return _Look(time.monotonic(), cpu_s, taken, delivered, counts.list + counts.arrive)
 
 
 def median(values: Sequence[float]) -> float:

@@ -17,8 +17,6 @@ every recipient. Counted there are distinct recipients, and those that came more
 """
 
 import argparse
-import subprocess
-import time
 from collections import Counter
 
 import stand
@@ -76,14 +74,7 @@ def _geomail(port: int, args: argparse.Namespace, number: int) -> stand.Run:
 
 
 def _smtp_source(port: int, args: argparse.Namespace, number: int) -> float:
-    command = [stand.need("smtp-source"), "-d", "-s", str(args.concurrency), "-l", str(args.size)]
-    command += ["-m", str(args.count), "-f", stand.SENDER, "-t", "demo@example.com"]
-    began = time.monotonic()
-    with subprocess.Popen([*command, f"127.0.0.1:{port}"]) as process:
-        stand.pin(process.pid, stand.WORKERS_CORE)
-    rate = args.count / (time.monotonic() - began)
-    if process.returncode:
-        raise SystemExit(f"smtp-source failed: status {process.returncode}")
+    rate = stand.smtp_source(port, count=args.count, size=args.size, concurrency=args.concurrency)
     print(f"run {number}  smtp-source  {rate:>9,.0f} mails/s", flush=True)
     return rate
 
