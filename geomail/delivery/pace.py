@@ -4,10 +4,15 @@ Backoff   how long to leave a host alone after a failure: 1, 2, 4, 8 … seconds
           jitter so that many workers don't come back in one instant
 Window    how many connections a host gets at the moment: all it may have while it is well, one
           as a probe after a failure, then twice as many with every success
+Habits    after how long a pause, and after how many messages, a host ends a connection: learnt
+          from where it did, kept for an hour, so that we leave first
 retry_delay_s, is_too_old   when a message that was refused for now is tried again, and when never
 """
 
 JITTER = 0.25
+LEARNT_S = 3600.0
+_SHORTEST_PAUSE_S = 1.0
+_A_LITTLE_BELOW = 0.9
 
 
 class Backoff:
@@ -21,13 +26,15 @@ class Backoff:
         self.failures = 0
         self.until = 0.0
 
-    def fail(self, now: float, chance: float) -> float:
+    def fail(self, now: float, chance: float, *, at_least_s: float = 0.0) -> float:
         """Note a failure at `now` and return how long to stay away, in seconds.
 
-        `chance` in [0, 1) spreads it: the doubled delay, plus or minus a quarter.
+        `chance` in [0, 1) spreads it: the doubled delay, plus or minus a quarter. `at_least_s` is
+        what the host has asked for: never less, and no cap holds for it.
         """
         delay = min(self.base_s * 2.0 ** min(self.failures, 60), self.cap_s)
         delay *= 1.0 + JITTER * (2.0 * chance - 1.0)
+        delay = max(delay, at_least_s)
         self.failures += 1
         self.until = now + delay
         return delay
@@ -63,14 +70,64 @@ class Window:
         return True
 
 
-def retry_delay_s(tries: int, *, base_s: float, cap_s: float, chance: float) -> float:
+class Habits:
+    """When a host ends its connections by itself. Times are seconds of any monotonic clock."""
+
+    __slots__ = ("_last_count", "_messages", "_messages_until", "_pause_s", "_pause_until")
+
+    def __init__(self) -> None:
+        self._pause_s = 0.0
+        self._pause_until = 0.0
+        self._messages = 0
+        self._messages_until = 0.0
+        self._last_count = 0
+
+    def note_idle_end(self, now: float, pause_s: float) -> None:
+        """Note that the host ended a connection that had been idle for `pause_s`.
+
+        An end at once is none of idleness: it comes of what was said before.
+        """
+        if pause_s >= _SHORTEST_PAUSE_S:
+            self._pause_s = pause_s
+            self._pause_until = now + LEARNT_S
+
+    def note_end(self, now: float, messages: int, *, is_said: bool = False) -> bool:
+        """Note that the host ended a connection after `messages`; return whether that is news.
+
+        It is learnt from two ends in a row at the same number, or from one where the host has said
+        (`is_said`) that this was the reason.
+        """
+        is_learnt = messages > 0 and (is_said or messages == self._last_count)
+        self._last_count = messages
+        if not is_learnt:
+            return False
+        is_news = self.messages(now) != messages
+        self._messages = messages
+        self._messages_until = now + LEARNT_S
+        return is_news
+
+    def idle_s(self, now: float, setting_s: float) -> float:
+        """Return how long a connection may be kept idle: as set, or less where it was learnt."""
+        if now >= self._pause_until:
+            return setting_s
+        return min(setting_s, self._pause_s * _A_LITTLE_BELOW)
+
+    def messages(self, now: float) -> int:
+        """Return after how many messages to leave a connection; 0 where nothing is known."""
+        return self._messages if now < self._messages_until else 0
+
+
+def retry_delay_s(
+    tries: int, *, base_s: float, cap_s: float, chance: float, at_least_s: float = 0.0
+) -> float:
     """Return the seconds until a message is tried again that has had `tries` (>= 1) tries.
 
     `base_s` doubling with each try up to `cap_s`; `chance` in [0, 1) takes up to a tenth off, so
-    that mails refused in one instant don't return in one, and never later than said.
+    that mails refused in one instant don't return in one, and never later than said. What the
+    host has asked for (`at_least_s`) is the least, and the same tenth is added to it.
     """
     delay = min(base_s * 2.0 ** min(tries - 1, 60), cap_s)
-    return delay * (1.0 - 0.1 * chance)
+    return max(delay * (1.0 - 0.1 * chance), at_least_s * (1.0 + 0.1 * chance))
 
 
 def is_too_old(first_seen_ms: int, now_ms: int, *, max_age_s: float) -> bool:

@@ -3,7 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomail.delivery.pace import JITTER, Backoff, Window, is_too_old, retry_delay_s
+from geomail.delivery.pace import (
+    JITTER,
+    LEARNT_S,
+    Backoff,
+    Habits,
+    Window,
+    is_too_old,
+    retry_delay_s,
+)
 
 chances = st.floats(0.0, 1.0, exclude_max=True)
 seconds = st.floats(0.001, 1e6)
@@ -87,3 +95,55 @@ def test_age_is_measured_from_first_seen() -> None:
     assert not is_too_old(1_000, 1_000, max_age_s=5)
     assert not is_too_old(1_000, 6_000, max_age_s=5)
     assert is_too_old(1_000, 6_001, max_age_s=5)
+
+
+@given(seconds, chances, st.integers(0, 20))
+def test_what_a_host_asks_for_is_the_least(asked_s: float, chance: float, failures: int) -> None:
+    backoff = Backoff(1.0, 300.0)
+    for _ in range(failures):
+        backoff.fail(0.0, chance)
+    delay = backoff.fail(100.0, chance, at_least_s=asked_s)
+    assert delay >= asked_s
+    assert backoff.until == 100.0 + delay
+
+
+@given(st.integers(1, 1000), chances, st.floats(0.0, 86_400.0))
+def test_a_retry_is_never_earlier_than_asked(tries: int, chance: float, asked_s: float) -> None:
+    own = retry_delay_s(tries, base_s=60, cap_s=14_400, chance=chance)
+    delay = retry_delay_s(tries, base_s=60, cap_s=14_400, chance=chance, at_least_s=asked_s)
+    assert delay == max(own, asked_s * (1.0 + 0.1 * chance))
+
+
+def test_an_idle_life_is_learnt_and_forgotten_after_an_hour() -> None:
+    habits = Habits()
+    assert habits.idle_s(0.0, 60.0) == 60.0
+    habits.note_idle_end(100.0, 20.0)
+    assert habits.idle_s(101.0, 60.0) == 18.0
+    assert habits.idle_s(101.0, 10.0) == 10.0
+    assert habits.idle_s(100.0 + LEARNT_S, 60.0) == 60.0
+
+
+def test_an_end_at_once_teaches_no_idle_life() -> None:
+    habits = Habits()
+    habits.note_idle_end(100.0, 0.5)
+    assert habits.idle_s(100.0, 60.0) == 60.0
+
+
+def test_two_ends_at_the_same_number_teach_it() -> None:
+    habits = Habits()
+    ends = [habits.note_end(0.0, number) for number in (7, 5, 7, 7, 7)]
+    assert ends == [False, False, False, True, False]
+    assert habits.messages(1.0) == 7
+    assert habits.messages(LEARNT_S) == 0
+
+
+def test_a_host_that_says_why_is_believed_at_once() -> None:
+    habits = Habits()
+    assert habits.note_end(0.0, 50, is_said=True)
+    assert habits.messages(1.0) == 50
+
+
+def test_a_connection_that_carried_nothing_teaches_nothing() -> None:
+    habits = Habits()
+    assert [habits.note_end(0.0, 0, is_said=said) for said in (False, False, True)] == [False] * 3
+    assert habits.messages(0.0) == 0
