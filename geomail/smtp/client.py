@@ -16,8 +16,17 @@ What is said up to READY, smtp.opening knows. Then messages go as transactions:
                     so that a message costs one write and one round trip in steady state
     Finished(t)     every reply of the transaction is in
 
-When the connection goes, `unfinished` tells what was under way, and `sent_whole()` whether its last
-byte had been taken by the kernel: only then can the message have been delivered unknown to us.
+Where the host is known to swallow what it refuses (`chunks`), one BDAT (RFC 3030) takes the place
+of DATA, 354 and content: begin() writes the whole message behind its envelope, and up to
+`in_flight` of them are on their way unanswered. None may run inside the one before it, whatever
+becomes of that: as long as an earlier one is unanswered, or has failed, RSET stands in front of
+MAIL, so that a sender refused leaves no transaction, not the last one's. A RSET that is not obeyed
+ends the connection, for then our counting or the host's is wrong.
+
+When the connection goes, `unfinished` tells what was under way, oldest first, and `sent_whole()`
+whether its last byte had been taken by the kernel: only then can the message have been delivered
+unknown to us. The replies belong to the oldest. A host that says 421 reads no further, so what is
+behind the oldest was not delivered, sent or not.
 """
 
 from collections import deque
@@ -41,6 +50,9 @@ from geomail.smtp.events import (
 from geomail.smtp.opening import Opening, Say, Step
 from geomail.smtp.reply import Reply, ReplyReader
 
+_FLIGHT_LIMIT = 1 << 20  # bytes of content: no more messages begin above it
+_CAN_NOT_CHUNK = frozenset((500, 501, 502, 503, 504))
+
 
 class Client:
     """One conversation, from the greeting to the end."""
@@ -54,13 +66,15 @@ class Client:
         self.replies = 0
         self.unfinished: deque[Transaction] = deque()
         self.awaited: deque[Awaited] = deque((Awaited.GREETING,))
-        self.eight_bit = self.pipelining = self.overlaps = False
+        self.eight_bit = self.pipelining = self.overlaps = self.chunks = False
         self.most_mails = self.most_recipients = 0
         self._opening = Opening(policy, under_tls=under_tls)
         self._reader = ReplyReader()
         self._out: list[bytes] = []
         self._queued = 0
         self._written = 0
+        self._answerable = 1  # of `awaited`: what the server can have read
+        self._flying = 0  # bytes of content among the unfinished
         self._held: deque[tuple[Awaited, bytes]] = deque()
         self._needs_reset = False
         self._events: list[Event] = []
@@ -69,6 +83,7 @@ class Client:
             Awaited.RCPT: self._on_rcpt,
             Awaited.DATA: self._on_data,
             Awaited.CONTENT: self._on_final,
+            Awaited.BDAT: self._on_bdat,
             Awaited.DOT: self._on_dot,
             Awaited.RSET: self._on_reset,
             Awaited.QUIT: self._on_quit,
@@ -88,6 +103,21 @@ class Client:
     def greeting(self) -> Reply | None:
         """The server's first reply."""
         return self._opening.greeting
+
+    @property
+    def proved(self) -> bool | None:
+        """What the proof of chunking has shown; None where there was none."""
+        return self._opening.proved
+
+    @property
+    def may_begin(self) -> bool:
+        """True when there is room for one more transaction; `is_full` is another question."""
+        if self.phase is not Phase.READY:
+            return False
+        if self.chunks:
+            is_room = len(self.unfinished) < self.policy.in_flight
+            return is_room and self._flying < _FLIGHT_LIMIT
+        return not self._held and (not self.unfinished or self.unfinished[-1].content_end > 0)
 
     @property
     def is_full(self) -> bool:
@@ -130,6 +160,7 @@ class Client:
         if not out:
             return b""
         self._out = []
+        self._answerable = len(self.awaited)
         return out[0] if len(out) == 1 else b"".join(out)
 
     def wrote(self, count: int) -> None:
@@ -159,32 +190,41 @@ class Client:
     # ---- what the owner of the connection asks for
 
     def begin(self, letter: Letter, owner: object) -> Transaction:
-        """Open a transaction: MAIL, RCPT for each recipient, DATA (RFC 5321 section 3.3).
+        """Open a transaction: MAIL, RCPT for each recipient, DATA or a chunk (RFC 5321 3.3).
 
         Raises ProtocolError when the conversation is not ready for one. Ask `refusal()` first.
         """
-        is_busy = self._held or (self.unfinished and not self.unfinished[-1].content_end)
-        if self.phase is not Phase.READY or is_busy:
+        if not self.may_begin:
             raise ProtocolError(f"a transaction can't begin while {self.phase.value}")
+        envelope = extensions.envelope(letter, self.capabilities)
+        if self._needs_reset or (self.chunks and self.unfinished):
+            self._needs_reset = False
+            self._command(Awaited.RSET, b"RSET\r\n")
         transaction = Transaction(letter, owner)
         self.unfinished.append(transaction)
         self.begun += 1
-        if self._needs_reset:
-            self._needs_reset = False
-            self._command(Awaited.RSET, b"RSET\r\n")
-        mail = self._mail_command(letter)
-        if self.pipelining:
-            rcpts = ">\r\nRCPT TO:<".join(letter.recipients)
-            self._write(f"{mail}RCPT TO:<{rcpts}>\r\nDATA\r\n".encode())
-            self.awaited.append(Awaited.MAIL)
-            self.awaited.extend([Awaited.RCPT] * len(letter.recipients))
-            self.awaited.append(Awaited.DATA)
+        if self.chunks:
+            self._write_chunk(envelope, transaction)
+        elif self.pipelining:
+            self._write(f"{envelope}DATA\r\n".encode())
+            self.awaited.extend(_awaited(len(letter.recipients), Awaited.DATA))
         else:
-            self._command(Awaited.MAIL, mail.encode())
-            for recipient in letter.recipients:
-                self._command(Awaited.RCPT, f"RCPT TO:<{recipient}>\r\n".encode())
-            self._command(Awaited.DATA, b"DATA\r\n")
+            self._write_one_by_one(f"{envelope}DATA".encode(), len(letter.recipients))
         return transaction
+
+    def _write_one_by_one(self, commands: bytes, recipients: int) -> None:
+        kinds = _awaited(recipients, Awaited.DATA)
+        for kind, command in zip(kinds, commands.split(b"\r\n"), strict=True):
+            self._command(kind, command + b"\r\n")
+
+    def _write_chunk(self, envelope: str, transaction: Transaction) -> None:
+        letter = transaction.letter
+        lines = data.lines(letter.content)
+        self._write(f"{envelope}BDAT {len(lines)} LAST\r\n".encode())
+        self._write(lines)
+        transaction.content_end = self._queued
+        self._flying += len(letter.content)
+        self.awaited.extend(_awaited(len(letter.recipients), Awaited.BDAT))
 
     def content(self, transaction: Transaction) -> None:
         """Write the content of a transaction whose ContentWanted has come."""
@@ -221,15 +261,10 @@ class Client:
     def _take(self, reply: Reply) -> bool:
         """Act on one reply; return whether the conversation goes on."""
         awaited = self.awaited
-        # What waits in _out answers the reply before this one: the server can't have read it yet.
-        if not awaited or self._out or self.phase is Phase.HANDSHAKE:
-            if self.phase is Phase.HANDSHAKE:
-                self._injected()
-            elif reply.code == 421:
-                self._lose(Cause.REFUSED, str(reply), reply)
-            else:
-                self._lose(Cause.OUT_OF_STEP, f"a reply that nothing asked for: {reply}")
+        if not self._answerable:
+            self._surplus(reply)
             return False
+        self._answerable -= 1
         if reply.code == 421 and awaited[0] is not Awaited.QUIT:
             self._lose(Cause.REFUSED, str(reply), reply)
             return False
@@ -245,8 +280,17 @@ class Client:
             self._release()
         return True
 
+    def _surplus(self, reply: Reply) -> None:
+        """End the conversation: the server can't have read anything that this would answer."""
+        if self.phase is Phase.HANDSHAKE:
+            self._injected()
+        elif reply.code == 421:
+            self._lose(Cause.REFUSED, str(reply), reply)
+        else:
+            self._lose(Cause.OUT_OF_STEP, f"a reply that nothing asked for: {reply}")
+
     def _on_mail(self, reply: Reply) -> None:
-        transaction = self.unfinished[-1]
+        transaction = self.unfinished[0]
         transaction.mail = reply
         if reply.is_intermediate:
             self._out_of_step(Awaited.MAIL, reply)
@@ -254,7 +298,7 @@ class Client:
             self._give_up(transaction)
 
     def _on_rcpt(self, reply: Reply) -> None:
-        transaction = self.unfinished[-1]
+        transaction = self.unfinished[0]
         transaction.rcpt.append(reply)
         if reply.is_positive:
             transaction.accepted += 1
@@ -264,7 +308,7 @@ class Client:
             self._give_up(transaction)
 
     def _on_data(self, reply: Reply) -> None:
-        transaction = self.unfinished[-1]
+        transaction = self.unfinished[0]
         transaction.data = reply
         if reply.is_positive:
             self._out_of_step(Awaited.DATA, reply)
@@ -277,7 +321,7 @@ class Client:
 
     def _on_final(self, reply: Reply) -> None:
         transaction = self.unfinished[0]
-        if reply.is_intermediate:
+        if reply.is_intermediate or (reply.is_positive and not self.sent_whole(transaction)):
             self._out_of_step(Awaited.CONTENT, reply)
             return
         transaction.final = reply
@@ -286,13 +330,33 @@ class Client:
         self.unfinished.popleft()
         self._events.append(Finished(transaction))
 
+    def _on_bdat(self, reply: Reply) -> None:
+        transaction = self.unfinished[0]
+        has_recipients = transaction.has_recipients
+        if reply.is_positive:
+            is_in_step = has_recipients and self.sent_whole(transaction)
+        else:
+            is_in_step = not (
+                reply.is_intermediate or (has_recipients and reply.code in _CAN_NOT_CHUNK)
+            )
+        if not is_in_step:
+            self._out_of_step(Awaited.BDAT, reply)
+            return
+        self._flying -= len(transaction.letter.content)
+        self._needs_reset = not reply.is_positive
+        self._on_final(reply)
+
     def _on_dot(self, _reply: Reply) -> None:
         # Nobody was accepted, so whatever this reply says, it is about no message of ours.
-        transaction = self.unfinished.pop()
+        transaction = self.unfinished.popleft()
         self._events.append(Finished(transaction))
 
     def _on_reset(self, reply: Reply) -> None:
-        if not reply.is_positive:
+        if reply.is_positive:
+            return
+        if self.chunks:
+            self._out_of_step(Awaited.RSET, reply)
+        else:
             self._refused(Awaited.RSET, reply)
 
     def _on_quit(self, reply: Reply) -> None:
@@ -303,8 +367,11 @@ class Client:
     def _follow(self, step: Step) -> None:
         """Act on what the opening says is next."""
         if isinstance(step, Say):
-            self.awaited.extend(step.awaited)
-            self._write(step.line)
+            self.awaited.append(step.awaited)
+            if step.line:
+                self._write(step.line)
+            else:
+                self._answerable += 1
         elif isinstance(step, Lost):
             self._end(step)
         else:
@@ -320,19 +387,10 @@ class Client:
         self.eight_bit = "8BITMIME" in found
         self.pipelining = "PIPELINING" in found and self.policy.pipeline != "off"
         self.overlaps = self.pipelining and self.policy.pipeline == "overlap"
+        self.chunks = self._opening.chunks
         self.most_mails, self.most_recipients = extensions.limits(found)
 
     # ---- transactions
-
-    def _mail_command(self, letter: Letter) -> str:
-        parameters = ""
-        if "SIZE" in self.capabilities:
-            parameters = f" SIZE={len(letter.content)}"
-        if letter.eight_bit:
-            parameters += " BODY=8BITMIME"
-        if letter.smtputf8:
-            parameters += " SMTPUTF8"
-        return f"MAIL FROM:<{letter.mail_from}>{parameters}\r\n"
 
     def _give_up(self, transaction: Transaction) -> None:
         self._held.clear()
@@ -341,7 +399,7 @@ class Client:
     def _finish(self, transaction: Transaction) -> None:
         # MAIL was accepted and no content followed: the server still has a transaction open.
         self._needs_reset = transaction.mail is not None and transaction.mail.is_positive
-        self.unfinished.pop()
+        self.unfinished.popleft()
         self._events.append(Finished(transaction))
 
     # ---- writing, and giving up
@@ -373,3 +431,7 @@ class Client:
         # CVE-2011-0411 and its kin: bytes that came in clear would be read as if under TLS.
         self._events[:] = [e for e in self._events if not isinstance(e, HandshakeWanted)]
         self._end(Lost(Cause.TLS, Awaited.STARTTLS, "bytes behind the reply to STARTTLS"))
+
+
+def _awaited(recipients: int, last: Awaited) -> list[Awaited]:
+    return [Awaited.MAIL, *[Awaited.RCPT] * recipients, last]

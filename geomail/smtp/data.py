@@ -14,7 +14,7 @@ directions:
   tells the server that this content has to be refused as a whole.
 
 `DataReader` collects content that arrives in blocks, with bounded memory. Not done here: lines
-longer than 998, 8-bit content, BDAT (which is not stuffed).
+longer than 998, 8-bit content. BDAT needs no stuffing: `lines` is what it sends.
 """
 
 import re
@@ -31,15 +31,24 @@ def stuff(content: bytes) -> bytes:
     A bare CR or LF becomes CRLF, a last line without its end gets one, and nothing is added to
     content that ends in CRLF. Empty content is just the end of data. RFC 5321 4.5.2.
     """
-    if has_bare_newline(content):
-        content = LINE_END.sub(b"\r\n", content)
+    content = lines(content)
     if b"\r\n." in content:
         content = content.replace(b"\r\n.", b"\r\n..")
     if content.startswith(b"."):
         content = b"." + content
-    if content and not content.endswith(b"\r\n"):
-        return content + b"\r\n.\r\n"
     return content + END
+
+
+def lines(content: bytes) -> bytes:
+    """Return `content` as lines that end in CRLF, the last one too: what a chunk holds (RFC 3030).
+
+    A host unpacks a chunk into lines for the next one, so a bare CR or LF is no safer there.
+    """
+    if has_bare_newline(content):
+        content = LINE_END.sub(b"\r\n", content)
+    if content and not content.endswith(b"\r\n"):
+        content += b"\r\n"
+    return content
 
 
 def unstuff(wire: bytes) -> bytes:

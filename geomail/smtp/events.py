@@ -30,10 +30,12 @@ class Awaited(Enum):
     HELO = "HELO"
     STARTTLS = "STARTTLS"
     AUTH = "AUTH"
+    PROOF = "proof of chunking"
     MAIL = "MAIL"
     RCPT = "RCPT"
     DATA = "DATA"
     CONTENT = "end of data"
+    BDAT = "BDAT"
     DOT = "lone dot"
     RSET = "RSET"
     QUIT = "QUIT"
@@ -58,14 +60,22 @@ class Policy(msgspec.Struct, frozen=True):
     """What a relay's owner has decided.
 
     `helo`: an FQDN or address literal (RFC 5321 section 4.1.4). `tls`: STARTTLS never, when
-    offered, or required. `login`: None where no AUTH is wanted. `pipeline`: `off`, `message` (the
-    envelope of one message as a group) or `overlap` (content and the next envelope in one write).
+    offered, or required. `login`: None where no AUTH is wanted; `auth_in_clear`: it may go without
+    TLS. `pipeline`: `off`, `message` (the envelope of one message as a group) or `overlap` (content
+    and the next envelope in one write). `chunking`: `off`, `prove` (BDAT if the opening shows that
+    the host swallows a chunk that it refuses) or `on` (it has shown that lately); BDAT is for hosts
+    that announce it and PIPELINING, under `overlap` alone. `in_flight`: most unanswered messages
+    with BDAT. `nonce`: random text of this connection, for SCRAM.
     """
 
     helo: str
     tls: str = "may"
     login: Login | None = None
     pipeline: str = "overlap"
+    chunking: str = "off"
+    in_flight: int = 8
+    nonce: str = ""
+    auth_in_clear: bool = False
 
 
 class Letter(Protocol):
@@ -81,6 +91,8 @@ class Letter(Protocol):
     def eight_bit(self) -> bool: ...
     @property
     def smtputf8(self) -> bool: ...
+    @property
+    def dsn(self) -> tuple[str, str] | None: ...
 
 
 class Transaction:

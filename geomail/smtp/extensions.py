@@ -54,6 +54,26 @@ def refusal(letter: Letter, capabilities: dict[str, str]) -> Reply | None:
     return None
 
 
+def envelope(letter: Letter, capabilities: dict[str, str]) -> str:
+    """Return MAIL and a RCPT for each recipient, with the parameters that were announced.
+
+    RFC 1870 (SIZE: octets as composed, dots not doubled), RFC 6152, RFC 6531, RFC 3461 (DSN).
+    """
+    parameters, end = "", ">"
+    if "SIZE" in capabilities:
+        parameters = f" SIZE={len(letter.content)}"
+    if letter.eight_bit:
+        parameters += " BODY=8BITMIME"
+    if letter.smtputf8:
+        parameters += " SMTPUTF8"
+    if letter.dsn is not None and "DSN" in capabilities:
+        for_mail, for_rcpt = letter.dsn
+        parameters += f" {for_mail}" if for_mail else ""
+        end = f"> {for_rcpt}" if for_rcpt else ">"
+    recipients = f"{end}\r\nRCPT TO:<".join(letter.recipients)
+    return f"MAIL FROM:<{letter.mail_from}>{parameters}\r\nRCPT TO:<{recipients}{end}\r\n"
+
+
 def is_safe_path(address: str) -> bool:
     """Return whether `address` can stand between < and > (RFC 5321 section 4.1.2)."""
     return SUSPECT.search(address) is None or _QUOTED.fullmatch(address) is not None

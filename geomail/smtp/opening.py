@@ -1,4 +1,4 @@
-"""The dialogue before the first message: greeting, EHLO or HELO, STARTTLS, AUTH (RFC 5321, 3207).
+"""The dialogue before the first message: greeting, EHLO or HELO, STARTTLS, AUTH, a proof.
 
 A table of steps and one door: `take()` is told which reply came to what, and returns the next step,
 a value that the client acts on. Nothing is written or ended here.
@@ -10,8 +10,13 @@ a value that the client acts on. Nothing is written or ended here.
     Lost              the connection is of no use, and why
 
 What the policy demands is never given up: without TLS where it must be, or without the login, there
-is no Ready. The login is the last step and EHLO is not said again behind it, for some hosts then
-forget the login. Whether a line was awaited at all, the client knows: it counts.
+is no Ready. EHLO is not said again behind the login, for some hosts then forget the login. Whether
+a reply was awaited at all, the client knows: it counts. RFC 5321, 3207, 4954.
+
+The proof (`chunking = "prove"`) is about BDAT (RFC 3030). A chunk is sent together with its
+envelope; a host that refuses the envelope and does not swallow the chunk would run the mail as
+commands. So where no transaction is open, one chunk is sent for it to refuse, and RSET: who answers
+twice, no and yes, has swallowed it, and who answers three times has tried to run it.
 """
 
 import base64
@@ -26,13 +31,14 @@ from geomail.smtp.events import Awaited, Cause, HandshakeWanted, Lost, Policy, R
 from geomail.smtp.reply import Reply
 
 COMMAND_LIMIT = 512
+_PROOF = b"BDAT 7 LAST\r\nXYZZY\r\nRSET\r\n"
 
 
 class Say(msgspec.Struct, frozen=True):
-    """A step: write `line`; one reply is awaited for each of `awaited`."""
+    """A step: write `line` (b"": what was written has more replies) and await a reply."""
 
+    awaited: Awaited
     line: bytes
-    awaited: tuple[Awaited, ...]
 
 
 Step = Say | HandshakeWanted | Ready | Lost
@@ -47,6 +53,8 @@ class Opening:
         self.is_logged_in = False
         self.greeting: Reply | None = None
         self.capabilities: dict[str, str] = {}
+        self.proved: bool | None = None
+        self._proof: list[Reply] = []
         self._mechanisms: list[str] = []
         self._exchange: Exchange | None = None
         self._response: bytes | None = None  # an initial response too long for the AUTH line
@@ -56,7 +64,13 @@ class Opening:
             Awaited.HELO: self._on_helo,
             Awaited.STARTTLS: self._on_starttls,
             Awaited.AUTH: self._on_auth,
+            Awaited.PROOF: self._on_proof,
         }
+
+    @property
+    def chunks(self) -> bool:
+        """True where messages go by BDAT."""
+        return self._may_chunk() and (self.policy.chunking == "on" or self.proved is True)
 
     def take(self, awaited: Awaited, reply: Reply) -> Step:
         """Return the step that follows from the reply to what was awaited."""
@@ -169,9 +183,26 @@ class Opening:
             return _no_login(str(error), reply)
         return _say(Awaited.AUTH, base64.b64encode(response or b"") + b"\r\n")
 
-    # ---- the end of it
+    # ---- the proof of chunking
 
     def _prove(self) -> Step:
+        if self.policy.chunking == "prove" and self._may_chunk():
+            return _say(Awaited.PROOF, _PROOF)
+        return Ready()
+
+    def _may_chunk(self) -> bool:
+        is_announced = {"CHUNKING", "PIPELINING"} <= self.capabilities.keys()
+        return is_announced and self.policy.pipeline == "overlap" and self.policy.chunking != "off"
+
+    def _on_proof(self, reply: Reply) -> Step:
+        proof = self._proof
+        proof.append(reply)
+        if reply.is_intermediate or (len(proof) == 3 and not reply.is_positive):
+            text = f"unexpected reply: {reply}"
+            return Lost(Cause.OUT_OF_STEP, Awaited.PROOF, text, reply)
+        if len(proof) == 1 or (len(proof) == 2 and not reply.is_positive):
+            return _say(Awaited.PROOF, b"")
+        self.proved = len(proof) == 2 and not proof[0].is_positive
         return Ready()
 
 
@@ -194,7 +225,7 @@ class Exchange:
 
 
 def _say(awaited: Awaited, line: str | bytes) -> Say:
-    return Say(line.encode() if isinstance(line, str) else line, (awaited,))
+    return Say(awaited, line.encode() if isinstance(line, str) else line)
 
 
 def _refused(phase: Awaited, reply: Reply, cause: Cause = Cause.REFUSED) -> Lost:
