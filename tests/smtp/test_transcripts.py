@@ -7,6 +7,7 @@ Each file of transcripts/ is one conversation:
     letter: a@a.example -> b@b.example c@b.example         what is sent, in order (or `none`);
             8bit and utf8 behind it say what the content and the addresses need
     text: .one\\ntwo                                        the content of the letter above
+    dsn: RET=HDRS | NOTIFY=NEVER                           its parameters of MAIL and of RCPT
     under tls                                              TLS from the first byte
     whole                                                  lines S: come at once: cut, they differ
 
@@ -16,7 +17,8 @@ Each file of transcripts/ is one conversation:
 
 The lines C: between two lines S: are one write, neither more nor less, and nothing is written
 before the last byte of the lines S: in front of them. The owner does what a sender does: content
-when it is wanted, together with the next envelope where the conversation overlaps.
+when it is wanted, together with the next envelope where the conversation overlaps, and with
+chunks as many messages as there is room for.
 """
 
 from collections.abc import Callable, Iterator
@@ -79,7 +81,10 @@ class Owner:
         """Hand over what came; act where nothing more is awaited."""
         for event in self.client.receive(received):
             self._note(event)
-        if self._is_ready and not self.client.awaited:
+        if self._is_ready and self.client.chunks:
+            while self._letters and self.client.may_begin:
+                self._begin()
+        elif self._is_ready and not self.client.awaited:
             self._go_on()
 
     @property
@@ -97,9 +102,13 @@ class Owner:
         if wanted is not None:
             self.client.content(wanted)
         if self._letters and (wanted is None or self.client.overlaps):
-            number, letter = self._letters.pop(0)
-            assert self.client.refusal(letter) is None
-            self.client.begin(letter, number)
+            self._begin()
+
+    def _begin(self) -> None:
+        number, letter = self._letters.pop(0)
+        assert self.client.may_begin
+        assert self.client.refusal(letter) is None
+        self.client.begin(letter, number)
 
     def write(self) -> bytes:
         """Take what there is to write, as if the kernel had taken it."""
@@ -146,13 +155,18 @@ def _read_header(script: Transcript, line: str) -> None:
         fields: dict[str, str] = dict(word.split("=", 1) for word in rest.split())
         user, _, password = fields.pop("login", "").partition(":")
         login = Login(user, password) if user else None
-        script.policy = msgspec.structs.replace(script.policy, login=login, **fields)
+        known = msgspec.structs.asdict(Policy("client.example", login=login)) | fields
+        script.policy = msgspec.convert(known, Policy, strict=False)
     elif key == "letter":
         if rest != "none":
             script.letters.append(_letter(len(script.letters) + 1, rest))
     elif key == "text":
         content = rest.encode().decode("unicode_escape").encode("latin-1")
         script.letters[-1] = msgspec.structs.replace(script.letters[-1], content=content)
+    elif key == "dsn":
+        for_mail, _, for_rcpt = rest.partition("|")
+        dsn = (for_mail.strip(), for_rcpt.strip())
+        script.letters[-1] = msgspec.structs.replace(script.letters[-1], dsn=dsn)
     elif line == "under tls":
         script.under_tls = True
     else:
@@ -249,4 +263,4 @@ def test_a_transcript_at_random_splits(script: Transcript, data: st.DataObject) 
 
 
 def test_there_are_transcripts() -> None:
-    assert len(PATHS) >= 80
+    assert len(PATHS) >= 140
