@@ -7,8 +7,10 @@ that is not installed skips a test on a laptop and fails it in CI.
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import pytest
@@ -21,21 +23,38 @@ hypothesis.settings.load_profile("geomail")
 
 NeedsProgram = Callable[[str], str]
 
+# Where .ci/run unpacks servers whose packages exclude each other.
+PEERS = Path(__file__).parents[1] / ".ci/peers"
+
+
+def _is_missing(what: str) -> NoReturn:
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{what}, and has to be in CI")
+
 
 @pytest.fixture(scope="session")
 def needs_program() -> NeedsProgram:
     """Give a function that returns a program's path; without the program the test is skipped."""
 
     def find(name: str) -> str:
-        path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-        found = shutil.which(name, path=path)
-        if found is None and os.environ.get("CI") == "true":
-            pytest.fail(f"{name} is not installed, and in CI it has to be")
-        if found is None:
-            pytest.skip(f"{name} is not installed")
-        return found
+        folders = [*PEERS.glob("*/usr/sbin"), os.environ.get("PATH", os.defpath), "/usr/sbin:/sbin"]
+        found = shutil.which(name, path=":".join(map(str, folders)))
+        return found or _is_missing(f"{name} is not installed")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def needs_root() -> None:
+    """Skip the test without root, which a server that drops it wants."""
+    if os.geteuid() != 0:
+        _is_missing("root is not here")
+
+
+@pytest.fixture(scope="session")
+def needs_mounts(needs_root: None) -> None:
+    """Skip the test where root may not make a mount namespace."""
+    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
+        _is_missing("a mount namespace can't be made here (unshare --mount)")
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,17 @@
-"""A Postfix of our own: strict, with STARTTLS, on a free port, everything into one maildir.
+"""A Postfix of our own: strict, with STARTTLS, and CHUNKING.
 
 It has its own configuration, queue, data and log folder, so one that the system runs is not
-touched. Postfix drops root, and wants to reach its folders: they can't be below pytest's own.
+touched.
 """
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
-from scenarios.stage import free_port, until
+from scenarios.peer import Peer
 
 _MAIN = """\
 compatibility_level = 3.6
@@ -39,6 +38,7 @@ smtpd_tls_key_file = {key}
 smtpd_tls_security_level = encrypt
 smtpd_tls_loglevel = 1
 smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_recipient_restrictions = check_recipient_access regexp:{folder}/etc/refused
 mynetworks = 127.0.0.0/8
 smtpd_forbid_bare_newline = {bare_newline}
 smtpd_forbid_unauth_pipelining = yes
@@ -67,70 +67,58 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
-class Postfix:
+class Postfix(Peer):
     """A Postfix that runs from `start` to `stop`."""
 
+    name = "postfix"
+    fault = re.compile(
+        r"improper|error|reject|warning:|fatal|panic|bare|too many|lost connection|timeout|refused"
+    )
+    usual = re.compile(r"warning: .*compat|RCPT from \S+ 550 5\.1\.1 <refused")
+
     def __init__(self, program: str, files: Mapping[str, str]) -> None:
-        self.port = free_port()
+        super().__init__()
         self._program = program
         self._files = files
-        self._folder = Path(tempfile.mkdtemp(prefix="geomail-postfix-"))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._maildir = self.folder / "mail/everybody/new"
 
     @property
     def log(self) -> str:
         """Return its mail log."""
-        log = self._folder / "mail.log"
+        log = self.folder / "mail.log"
         return log.read_text(errors="replace") if log.exists() else ""
-
-    def mails(self) -> list[bytes]:
-        """Return what lies in the maildir."""
-        return [path.read_bytes() for path in self._arrived()]
-
-    def count(self) -> int:
-        """Return how many mails lie in the maildir."""
-        return len(self._arrived())
 
     def start(self) -> None:
         """Write its files, start it, wait until it listens."""
         self._prepare()
-        command = [self._program, "-c", str(self._folder / "etc"), "start-fg"]
-        out = (self._folder / "out").open("wb")
-        with out:
-            self._process = subprocess.Popen(command, stdout=out, stderr=out)
-        until(lambda: "daemon started" in self.log, f"Postfix, in {self._folder}")
+        self.run([self._program, "-c", str(self.folder / "etc"), "start-fg"])
+        self.listens("daemon started")
 
     def stop(self) -> None:
         """End it and remove its folder."""
-        if self._process is not None:
-            command = [self._program, "-c", str(self._folder / "etc"), "stop"]
-            subprocess.run(command, capture_output=True, check=False, timeout=30)
-            self._process.terminate()
-            self._process.wait(10)
-        shutil.rmtree(self._folder)
-
-    def _arrived(self) -> list[Path]:
-        return list((self._folder / "mail/everybody/new").glob("*"))
+        command = [self._program, "-c", str(self.folder / "etc"), "stop"]
+        subprocess.run(command, capture_output=True, check=False, timeout=30)
+        super().stop()
 
     def _prepare(self) -> None:
         owner = pwd.getpwnam("postfix")
-        self._folder.chmod(0o755)
         for name in ("etc", "queue", "data", "mail", "tls"):
-            (self._folder / name).mkdir()
+            (self.folder / name).mkdir()
         for name in ("data", "mail"):
-            os.chown(self._folder / name, owner.pw_uid, owner.pw_gid)
+            os.chown(self.folder / name, owner.pw_uid, owner.pw_gid)
         placed = {
-            key: shutil.copy(path, self._folder / "tls" / key) for key, path in self._files.items()
+            key: shutil.copy(path, self.folder / "tls" / key) for key, path in self._files.items()
         }
         settings = _MAIN.format(
-            folder=self._folder,
+            folder=self.folder,
             uid=owner.pw_uid,
             gid=owner.pw_gid,
             bare_newline=_bare_newline(),
             **placed,
         )
-        (self._folder / "etc/main.cf").write_text(settings)
-        (self._folder / "etc/master.cf").write_text(_MASTER.format(port=self.port))
+        (self.folder / "etc/main.cf").write_text(settings)
+        (self.folder / "etc/refused").write_text("/^refused/ 550 5.1.1 nobody has this name here\n")
+        (self.folder / "etc/master.cf").write_text(_MASTER.format(port=self.port))
 
 
 def _bare_newline() -> str:

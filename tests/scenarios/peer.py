@@ -1,0 +1,116 @@
+"""A real mail server of somebody else's: in a folder of its own, on a free port, into one maildir.
+
+What lies where such a server was compiled to look for it (users, spool, socket) is laid there in a
+mount namespace of its own: the machine's own files stay as they are, and one that the system runs
+notices nothing. That wants root. These servers drop root, and want to reach their folders: they
+can't be below pytest's own.
+"""
+
+import os
+import pwd
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from scenarios.stage import free_port, until
+
+
+class Peer:
+    """A mail server that runs from `start` to `stop`, and refuses names such as `refused-1`."""
+
+    name: ClassVar[str]
+    fault: ClassVar[re.Pattern[str]]
+    """What its log says when it finds fault with how we speak, and more: what is `usual`."""
+    usual: ClassVar[re.Pattern[str]]
+    """What it logs of every good conversation, and of recipients that it doesn't have."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"geomail-{self.name}-"))
+        self.folder.chmod(0o755)
+        self._maildir = self.folder / "mail/new"
+        self._said = self.folder / "out"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Write its files, start it, wait until it listens."""
+        raise NotImplementedError
+
+    @property
+    def log(self) -> str:
+        """Return its log: what it says, or the file that it writes."""
+        return self._said.read_text(errors="replace") if self._said.exists() else ""
+
+    def complaints(self) -> list[str]:
+        """Return the lines of its log that find fault with how we speak."""
+        lines = [line for line in self.log.splitlines() if self.fault.search(line)]
+        return [line for line in lines if not self.usual.search(line)]
+
+    def mails(self) -> list[bytes]:
+        """Return what lies in the maildir."""
+        return [path.read_bytes() for path in self._arrived()]
+
+    def count(self) -> int:
+        """Return how many mails lie in the maildir."""
+        return len(self._arrived())
+
+    def run(self, command: Sequence[str], *, mounts: Mapping[str, Path] | None = None) -> None:
+        """Start `command`, which sees `mounts` in place of what the machine has there."""
+        with self._said.open("wb") as out:
+            self._process = subprocess.Popen(within(mounts or {}, command), stdout=out, stderr=out)
+
+    def listens(self, sign: str) -> None:
+        """Wait until its log has `sign`."""
+        assert self._process is not None
+        process = self._process
+        until(lambda: sign in self.log or process.poll() is not None, f"{sign!r} in {self.log!r}")
+        assert process.poll() is None, self._said.read_text(errors="replace")
+
+    def stop(self) -> None:
+        """End it and remove its folder."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+        shutil.rmtree(self.folder)
+
+    def program(self, path: str) -> str:
+        """Return a copy of a program that users without rights can reach, and without its own."""
+        (self.folder / "sbin").mkdir(exist_ok=True)
+        copy = shutil.copyfile(path, self.folder / "sbin" / Path(path).name)
+        copy.chmod(0o755)
+        return str(copy)
+
+    def _arrived(self) -> list[Path]:
+        return (
+            [Path(entry.path) for entry in os.scandir(self._maildir)]
+            if self._maildir.exists()
+            else []
+        )
+
+
+def within(mounts: Mapping[str, Path], command: Sequence[str]) -> list[str]:
+    """Return the command that runs `command` where each path shows what `mounts` says."""
+    if not mounts:
+        return list(command)
+    laid = [shlex.join(("mount", "--bind", str(own), path)) for path, own in mounts.items()]
+    return ["unshare", "--mount", "sh", "-c", " && ".join([*laid, f"exec {shlex.join(command)}"])]
+
+
+def users(folder: Path, *names: str) -> tuple[dict[str, Path], dict[str, int]]:
+    """Return mounts that show users `names` beside the machine's, and the id that each has."""
+    taken = {user.pw_uid for user in pwd.getpwall()}
+    free = [number for number in range(61_000, 61_500) if number not in taken]
+    ids = dict(zip(names, free, strict=False))
+    passwd = [f"{name}:x:{number}:{number}::{folder}:/bin/sh\n" for name, number in ids.items()]
+    group = [f"{name}:x:{number}:\n" for name, number in ids.items()]
+    mounts = {}
+    for path, lines in (("/etc/passwd", passwd), ("/etc/group", group)):
+        own = folder / Path(path).name
+        own.write_text(Path(path).read_text() + "".join(lines))
+        mounts[path] = own
+    return mounts, ids

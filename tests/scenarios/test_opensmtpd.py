@@ -1,0 +1,25 @@
+"""A real OpenSMTPD, which doesn't know PIPELINING, takes all kinds of mail."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from scenarios.assortment import deliver, jobs
+from scenarios.opensmtpd_host import OpenSMTPD
+from scenarios.stage import Stage
+
+
+@pytest.fixture
+def opensmtpd(needs_program: Callable[[str], str], needs_mounts: None) -> Iterator[OpenSMTPD]:
+    """Give a running OpenSMTPD of our own."""
+    host = OpenSMTPD(needs_program("smtpd"))
+    try:
+        host.start()
+        yield host
+    finally:
+        host.stop()
+
+
+@pytest.mark.xfail(reason="452 to the 101st MAIL counts as the mail's trouble", strict=False)
+def test_a_thousand_mails_of_all_kinds(stage: Stage, opensmtpd: OpenSMTPD) -> None:
+    deliver(stage, opensmtpd, jobs(range(1_000)), url=f"smtp://127.0.0.1:{opensmtpd.port}")
