@@ -1,125 +1,100 @@
-"""A session: one SMTP conversation pumped over one socket, TLS included.
+"""A session: one SMTP conversation pumped over one connection, from connect to close.
 
 The conversation (smtp.client) decides what is said; this room moves bytes and keeps time. Its own
 promises: bytes leave in as few writes as the conversation gave them in; what the kernel took is
-told to the conversation at once, so that "unknown" is exact; after a broken write, what the
+told to the conversation at once, so that "unknown" is exact; while a write can't go on, what the
+server says is read, so that no two ends wait for each other; after a broken write, what the
 server still said is read before the connection is given up (its 5xx explains); and no wait is
 without end.
 
 Time is kept by command, not by read (RFC 5321 section 4.5.3.2): a deadline belongs to the reply
-that is awaited and moves only when a whole reply was taken, so a server that drips bytes gains
-nothing. It is a number on the session; one watchdog a hub calls `expire()` on sessions that are
-past theirs, which costs nothing a message, where a gevent.Timeout costs 1.4 us.
-
-The plain wire reads and writes the file descriptor itself, and waits before it reads: a reply is
-never there yet, and a read in vain costs a system call and an exception (18 us a round trip with
-settimeout, sendall and recv; 12.5 us so).
+that is awaited and moves only when a whole reply was taken, or to a block that is written and moves
+only when some of it was taken, so a server that drips bytes gains nothing. It is a number on the
+session; one watchdog a hub calls `expire()` on sessions that are past theirs, which costs nothing a
+message, where a gevent.Timeout costs 1.4 us. Connecting alone keeps its own time.
 """
 
-import os
-import select
 import socket as sockets
-import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import lru_cache
 from math import inf
 
-import gevent
-import gevent.select
 import gevent.socket
-from gevent.ssl import SSLContext, SSLSocket
+from gevent.ssl import SSLSocket
 
-from geomail.config import Member, Relay, Settings
+from geomail.delivery.connect import Connecting
+from geomail.delivery.terms import Terms
+from geomail.delivery.trust import said
+from geomail.delivery.wires import PlainWire, TlsWire
+from geomail.errors import ConfigError
 from geomail.relays import Pipeline
-from geomail.smtp.auth import Login
 from geomail.smtp.client import Client
 from geomail.smtp.events import Awaited, Cause, Event, HandshakeWanted, Lost, Phase, Policy, Ready
 
-_BLOCK = 16384
-_HINT_S = 5.0
+__all__ = ["Session", "Terms"]
 
-
-class Terms:
-    """What all sessions with one relay host share: policy, deadlines, address, TLS session."""
-
-    __slots__ = (
-        "_context",
-        "block_s",
-        "connect_s",
-        "helo",
-        "limits_s",
-        "member",
-        "relay",
-        "tls_session",
-    )
-
-    def __init__(self, member: Member, relay: Relay, settings: Settings) -> None:
-        self.member = member
-        self.relay = relay
-        self.helo = relay.helo or settings.helo or _own_name()
-        self.connect_s = settings.connect_s
-        self.block_s = settings.block_s
-        self.limits_s = _limits_s(settings)
-        self._context: SSLContext | None = None
-        self.tls_session: ssl.SSLSession | None = None
-        if member.scheme == "smtp" and member.port == 465:
-            # A server that waits for TLS says nothing at all.
-            self.limits_s[Awaited.GREETING] = min(_HINT_S, settings.greeting_s)
-
-    @property
-    def server_name(self) -> str:
-        """Return the name that a certificate has to hold: never with the dot of the DNS's root."""
-        return self.member.host.removesuffix(".")
-
-    @property
-    def may_fall_back(self) -> bool:
-        """True where a failed handshake may be followed by a new connection in clear."""
-        return self.member.tls == "may" and not self.relay.tls_required
-
-    def policy(self, *, in_clear: bool, pipeline: Pipeline) -> Policy:
-        """Return what the conversation has to insist on; `in_clear`: STARTTLS has just failed."""
-        tls = "may" if self.may_fall_back else "must"
-        login = None
-        if self.member.user is not None:
-            login = Login(self.member.user, self.member.password or "")
-        return Policy(self.helo, "never" if in_clear else tls, login=login, pipeline=pipeline)
-
-    def context(self) -> SSLContext:
-        """Return the TLS settings: verified unless the relay is plain smtp:// without a login."""
-        if self._context is None:
-            self._context = _context(self.member.verified, self.relay.ca_file)
-        return self._context
+_NEVER = -1
 
 
 class Session:
     """One connection to one host, from connect to close."""
 
+    __slots__ = (
+        "_connecting",
+        "_due",
+        "_due_limit_s",
+        "_is_expired",
+        "_lateness",
+        "_limit_s",
+        "_refusal",
+        "_replies",
+        "_socket",
+        "_wait",
+        "_wire",
+        "client",
+        "deadline",
+        "terms",
+    )
+
     def __init__(
-        self, terms: Terms, *, in_clear: bool = False, pipeline: Pipeline | None = None
+        self,
+        terms: Terms,
+        *,
+        in_clear: bool = False,
+        pipeline: Pipeline | None = None,
+        chunking: str = "off",
     ) -> None:
-        """Prepare a session; `pipeline`: what was learnt, where it is less than the relay's."""
+        """Prepare a session; `pipeline`: what was learnt, where it is less than the relay's.
+
+        `chunking`: off, prove, or on where the host has proved lately that it swallows a chunk.
+        """
         self.terms = terms
-        self.client = Client(
-            terms.policy(in_clear=in_clear, pipeline=pipeline or terms.relay.pipeline),
-            under_tls=terms.member.tls == "implicit",
-        )
+        self._refusal: Lost | None = None
+        try:
+            policy = terms.policy(
+                in_clear=in_clear, pipeline=pipeline or terms.relay.pipeline, chunking=chunking
+            )
+        except ConfigError as error:
+            policy = Policy(terms.helo)
+            self._refusal = Lost(Cause.LOGIN, None, str(error))
+        self.client = Client(policy, under_tls=terms.member.tls == "implicit")
         self.deadline = inf
-        self._wire: _PlainWire | _TlsWire | None = None
+        self._wire: PlainWire | TlsWire | None = None
         self._socket: gevent.socket.socket | None = None
+        self._connecting: Connecting | None = None
         self._is_expired = False
         self._wait, self._limit_s, self._lateness = "", 0.0, ""
-        self._replies = -1  # the greeting is awaited before anything is written
+        self._replies = _NEVER  # how many had come when the reply that is awaited became the oldest
+        self._due, self._due_limit_s = inf, inf
 
     def open(self) -> Lost | None:
         """Connect and speak up to the first MAIL; return None, or why it can't be done."""
-        try:
-            self._connect()
-            if self.client.under_tls:
-                self._start_tls()
-        except (OSError, UnicodeError) as error:  # the latter: a name that no DNS can hold
-            return self._no_connection(error)
+        lost = self._refusal or self._connect()
+        if lost is None and self.client.under_tls:
+            lost = self._start_tls(None)
+        if lost is not None:
+            return lost
         is_ready = False
         for event in self.exchange():
             if isinstance(event, Ready):
@@ -127,47 +102,88 @@ class Session:
             elif isinstance(event, Lost):
                 return self._explained(event)
             elif isinstance(event, HandshakeWanted):
-                try:
-                    self._start_tls()
-                except OSError as error:
-                    return Lost(Cause.TLS, Awaited.STARTTLS, _text(error))
+                lost = self._start_tls(Awaited.STARTTLS)
+                if lost is not None:
+                    return lost
                 self.client.tls_started()
         if is_ready:
             return None
         return Lost(Cause.OUT_OF_STEP, None, "the conversation ended before it began")
 
+    # ---- one turn after the other
+
     def exchange(self) -> Iterator[Event]:
         """Write what there is to say, then yield what the server answers until all of it has come.
 
-        A Lost event is the last one.
+        A Lost event is the last one. Nothing is begun before the last one has come.
         """
         client = self.client
-        while not client.is_lost:
-            if out := client.output():
-                self._write(out)
-            if not client.awaited:
+        while True:
+            if (out := client.output()) and (rest := self._write(out)) is not None:
+                yield from self._write_rest(rest)
+            if client.is_lost or not client.awaited:
                 break
-            received = self._read()
-            if received or not self._is_expired:
-                yield from client.receive(received)
-            else:
-                yield from client.cut(Cause.TIMEOUT, self._lateness)
+            yield from self._take()
+        self._rest()
+
+    def turn(self) -> list[Event]:
+        """Write what there is to say, read once, and return what the server answered.
+
+        Does not wait where nothing is awaited, nor when answers came while it was writing. What is
+        still awaited goes on waiting in the next turn, within the same deadline. A Lost event is
+        the last one.
+        """
+        client, events = self.client, list[Event]()
+        if (out := client.output()) and (rest := self._write(out)) is not None:
+            events.extend(self._write_rest(rest))
+        if not events and client.awaited and not client.is_lost:
+            events = self._take()
+        if client.is_lost or not client.awaited:
+            self._rest()
+        return events
+
+    def _take(self) -> list[Event]:
+        received = self._read()
+        if received or not self._is_expired:
+            return self.client.receive(received)
+        return self.client.cut(Cause.TIMEOUT, self._lateness)
+
+    def _rest(self) -> None:
         self.deadline = inf
+        self._replies = _NEVER
+
+    # ---- what is asked from outside
 
     def tls_version(self) -> str | None:
         """Return the version of TLS that is spoken, or None."""
-        version = getattr(self._socket, "version", None)
-        return str(version()) if version is not None and self.client.under_tls else None
+        return self._socket.version() if isinstance(self._socket, SSLSocket) else None
+
+    def is_resumed(self) -> bool:
+        """Return whether the TLS handshake took up an earlier session."""
+        return isinstance(self._socket, SSLSocket) and bool(self._socket.session_reused)
 
     def is_stale(self) -> bool:
         """Return whether an idle connection has something to read: a 421 or its end."""
         return self._wire is None or self._wire.is_readable()
 
+    def watch_idle(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` once, from the hub, when this idle connection becomes stale."""
+        if self._wire is not None:
+            self._wire.watch(callback)
+
+    def unwatch_idle(self) -> None:
+        """End the watch, whether it has called or not; before anything is said again."""
+        if self._wire is not None:
+            self._wire.unwatch()
+
     def expire(self) -> None:
-        """End whatever wait is under way: its deadline has passed."""
+        """End whatever wait is under way: its deadline has passed, or nobody wants it any more."""
+        is_late = time.monotonic() >= self.deadline
         self._is_expired = True
-        self._lateness = f"{self._wait} within {self._limit_s:g} s"
+        self._lateness = f"{self._wait} within {self._limit_s:g} s" if is_late else "given up"
         self.deadline = inf
+        if self._connecting is not None:
+            self._connecting.cancel()
         if self._socket is not None:
             with suppress(OSError):
                 # SSLSocket's own shutdown() would drop the TLS state under a reader's feet.
@@ -186,78 +202,95 @@ class Session:
         """Close the connection as it is, without a word."""
         self.deadline = inf
         if self._wire is not None:
-            if isinstance(self._wire, _TlsWire):
-                self.terms.tls_session = self._wire.session()
+            if isinstance(self._wire, TlsWire) and isinstance(self._socket, SSLSocket):
+                self.terms.trust.keep(self._socket)
             self._wire.close()
             self._wire = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    # ---- the socket
+    # ---- the connection
 
-    def _connect(self) -> None:
-        member = self.terms.member
-        plain = gevent.socket.create_connection(
-            (member.host, member.port), timeout=self.terms.connect_s
+    def _connect(self) -> Lost | None:
+        terms = self.terms
+        source = terms.relay.source_address
+        self._connecting = connecting = Connecting(
+            terms.member.host, terms.member.port, within_s=terms.connect_s, source=source
         )
-        plain.settimeout(None)
+        try:
+            plain = self._socket = connecting.run()
+        finally:
+            self._connecting = None
+        if plain is None:
+            return Lost(Cause.CONNECT, None, connecting.why)
         plain.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-        self._socket = plain
-        self._wire = _PlainWire(plain.fileno())
+        self._wire = PlainWire(plain.fileno())
+        return None
 
-    def _start_tls(self) -> None:
-        plain = self._socket
+    def _start_tls(self, phase: Awaited | None) -> Lost | None:
+        trust, plain = self.terms.trust, self._socket
         if plain is None or self._wire is None:
-            raise ConnectionAbortedError("no connection")
+            return Lost(Cause.TLS, phase, "no connection")
         self._wire.close()
         self._allow(self.terms.connect_s, "no TLS handshake")
         try:
             # First ours, then the handshake: wrapping leaves the plain socket without a descriptor,
             # and the watchdog has to reach the one that waits.
-            self._socket = wrapped = self.terms.context().wrap_socket(
-                plain,
-                server_hostname=self.terms.server_name,
-                do_handshake_on_connect=False,
-                session=self.terms.tls_session,
-            )
+            self._socket = wrapped = trust.wrap(plain)
             wrapped.do_handshake()
-        except OSError as error:
-            self.terms.tls_session = None
-            if self._is_expired:
-                raise TimeoutError(self._lateness) from error
-            raise
+        except (OSError, ValueError) as error:
+            trust.session = None
+            return Lost(Cause.TLS, phase, self._no_tls(error, phase))
         self.deadline = inf
-        self._wire = _TlsWire(wrapped)
+        self._wire = TlsWire(wrapped)
+        return None
 
-    def _write(self, out: bytes) -> None:
+    def _no_tls(self, error: OSError | ValueError, phase: Awaited | None) -> str:
+        text = self._lateness if self._is_expired else said(error)
+        if phase is not None:
+            return text
+        return f"{self.terms.where}: {text}"
+
+    # ---- bytes
+
+    def _write(self, out: bytes) -> memoryview | None:
+        """Write what the kernel takes at once; return what is left, None where all has left."""
         wire = self._wire
         if wire is None:
-            return
+            return None
         self._allow(self.terms.block_s, "nothing was read")
         try:
             sent = wire.write(out)
-            self.client.wrote(sent)
-            if sent < len(out):
-                self._write_rest(memoryview(out)[sent:])
         except OSError:
             # Not yet the end: what the server said before it hung up is read first.
-            pass
-        if self.client.awaited:
-            self._await(self.client.awaited[0])
+            return None
+        self.client.wrote(sent)
+        return memoryview(out)[sent:] if sent < len(out) else None
 
-    def _write_rest(self, rest: memoryview) -> None:
-        wire = self._wire
-        while rest and wire is not None:
-            self._allow(self.terms.block_s, "nothing was read")
-            wire.wait_writable()
-            sent = wire.write(rest)
-            self.client.wrote(sent)
-            rest = rest[sent:]
+    def _write_rest(self, rest: memoryview) -> Iterator[Event]:
+        """Write `rest` as the server takes it, and yield what it answers meanwhile."""
+        wire, client = self._wire, self.client
+        try:
+            while rest and wire is not None:
+                received = wire.read_now()
+                if received:
+                    yield from client.receive(received)
+                    if client.is_lost:
+                        return
+                elif received is None:
+                    wire.wait()
+                    if sent := wire.write(rest):
+                        client.wrote(sent)
+                        rest = rest[sent:]
+                        self._allow(self.terms.block_s, "nothing was read")
+                else:
+                    return
+        except OSError:
+            return
 
     def _read(self) -> bytes:
-        if self.client.replies != self._replies:
-            self._await(self.client.awaited[0])
+        self._await()
         wire = self._wire
         if wire is None:
             return b""
@@ -266,157 +299,24 @@ class Session:
         except OSError:
             return b""
 
-    def _await(self, awaited: Awaited) -> None:
-        self._replies = self.client.replies
-        self._allow(self.terms.limits_s[awaited], "no answer")
+    # ---- time
+
+    def _await(self) -> None:
+        """Go on waiting for the oldest reply, whose time began when it became the oldest."""
+        client = self.client
+        if client.replies != self._replies:
+            self._replies = client.replies
+            self._due_limit_s = self.terms.limits_s[client.awaited[0]]
+            self._due = time.monotonic() + self._due_limit_s
+        self._wait, self._limit_s, self.deadline = "no answer", self._due_limit_s, self._due
 
     def _allow(self, limit_s: float, wait: str) -> None:
         """Begin a wait; `wait` is what is missing when it ends."""
         self._wait, self._limit_s = wait, limit_s
         self.deadline = time.monotonic() + limit_s
 
-    # ---- saying what went wrong
-
-    def _no_connection(self, error: OSError | UnicodeError) -> Lost:
-        member = self.terms.member
-        where = f"{member.host}:{member.port}"
-        if self._socket is not None:
-            return Lost(Cause.TLS, None, f"{where}: {_text(error)}")
-        text = "no answer to the connect" if isinstance(error, TimeoutError) else _text(error)
-        return Lost(Cause.CONNECT, None, f"{where}: {text}")
-
     def _explained(self, lost: Lost) -> Lost:
-        member = self.terms.member
-        if member.scheme == "smtp" and member.port == 465 and lost.phase is Awaited.GREETING:
-            text = f"{lost.text}; port 465 speaks TLS from the first byte: try smtps://"
-            return Lost(lost.cause, lost.phase, text, lost.reply)
+        hint = self.terms.hint
+        if hint is not None and lost.phase is Awaited.GREETING:
+            return Lost(lost.cause, lost.phase, f"{lost.text}; {hint}", lost.reply)
         return lost
-
-
-class _PlainWire:
-    """Reads and writes a non-blocking file descriptor, which stays its socket's."""
-
-    __slots__ = ("_fd", "_hub", "_reader")
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._hub = gevent.get_hub()
-        self._reader = self._hub.loop.io(fd, 1)
-
-    def read(self) -> bytes:
-        while True:
-            self._hub.wait(self._reader)
-            try:
-                return os.read(self._fd, _BLOCK)
-            except BlockingIOError:
-                continue
-
-    def write(self, data: bytes | memoryview) -> int:
-        try:
-            return os.write(self._fd, data)
-        except BlockingIOError:
-            return 0
-
-    def wait_writable(self) -> None:
-        gevent.socket.wait_write(self._fd)
-
-    def is_readable(self) -> bool:
-        poller = gevent.select.poll()
-        poller.register(self._fd, select.POLLIN)
-        return bool(poller.poll(0))
-
-    def close(self) -> None:
-        self._reader.close()
-
-
-class _TlsWire:
-    """Reads and writes a TLS socket, which does its own waiting."""
-
-    __slots__ = ("_socket",)
-
-    def __init__(self, socket: SSLSocket) -> None:
-        self._socket = socket
-
-    def read(self) -> bytes:
-        received: bytes = self._socket.recv(_BLOCK)
-        return received
-
-    def write(self, data: bytes | memoryview) -> int:
-        # Python's TLS takes all or waits, and a deadline is for a block, so a block is offered.
-        block = data if len(data) <= _BLOCK else memoryview(data)[:_BLOCK]
-        sent: int = self._socket.send(block)
-        return sent
-
-    def session(self) -> ssl.SSLSession | None:
-        """Return what the next connection may resume: in TLS 1.3 it comes after the handshake."""
-        session: ssl.SSLSession | None = self._socket.session
-        return session
-
-    def wait_writable(self) -> None:
-        pass
-
-    def is_readable(self) -> bool:
-        # Session tickets (TLS 1.3) make the descriptor readable and mean nothing: try to read.
-        self._socket.settimeout(0.0)
-        try:
-            self._socket.recv(1)
-        except (BlockingIOError, TimeoutError, ssl.SSLWantReadError):
-            return False
-        except OSError:
-            return True
-        finally:
-            self._socket.settimeout(None)
-        return True
-
-    def close(self) -> None:
-        pass
-
-
-@lru_cache(maxsize=64)
-def _context(is_verified: bool, ca_file: str | None) -> SSLContext:
-    context = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if is_verified:
-        context.load_default_certs()
-        if ca_file is not None:
-            try:
-                context.load_verify_locations(ca_file)
-            except OSError as error:
-                raise OSError(f"ca_file {ca_file} can't be used: {_text(error)}") from error
-    else:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _limits_s(settings: Settings) -> dict[Awaited, float]:
-    command_s = settings.command_s
-    return {
-        Awaited.GREETING: settings.greeting_s,
-        Awaited.EHLO: command_s,
-        Awaited.HELO: command_s,
-        Awaited.STARTTLS: command_s,
-        Awaited.AUTH: command_s,
-        Awaited.MAIL: settings.mail_s,
-        Awaited.RCPT: settings.rcpt_s,
-        Awaited.DATA: settings.data_s,
-        Awaited.CONTENT: settings.final_s,
-        Awaited.DOT: settings.data_s,
-        Awaited.RSET: settings.mail_s,
-        Awaited.QUIT: settings.quit_s,
-    }
-
-
-@lru_cache(maxsize=1)
-def _own_name() -> str:
-    """Return an FQDN, or an address literal where the machine has no full name (4.1.3)."""
-    name = sockets.gethostname()
-    return name if "." in name.strip(".") else "[127.0.0.1]"
-
-
-def _text(error: OSError | UnicodeError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate can't be verified: {error.verify_message}"
-    if isinstance(error, UnicodeError):
-        return "no name of a host"
-    return error.strerror or str(error)

@@ -75,7 +75,7 @@ def test_a_connect_that_nobody_answers_ends() -> None:
         lost = refused(terms(url(port), connect_s=SOON))
         for each in waiting:
             each.close()
-    assert (lost.cause, lost.text) == (Cause.CONNECT, f"127.0.0.1:{port}: no answer to the connect")
+    assert (lost.cause, lost.text) == (Cause.CONNECT, f"127.0.0.1:{port}: no answer within 0.05 s")
 
 
 # ---- deadlines
@@ -445,7 +445,7 @@ def test_smtp_on_port_465_hints_at_smtps(monkeypatch: pytest.MonkeyPatch) -> Non
             probe.bind(("127.0.0.1", 465))
         except OSError:
             pytest.skip("port 465 can't be had here")
-    monkeypatch.setattr("geomail.delivery.transport._HINT_S", SOON)
+    monkeypatch.setattr("geomail.delivery.terms._HINT_S", SOON)
     with Host(silent, port=465):
         lost = refused(terms("smtp://127.0.0.1:465"))
     assert lost.text == (

@@ -238,7 +238,7 @@ def test_a_host_that_does_not_greet_under_tls() -> None:
 
     with Host(script) as host:
         made = terms(url(host, "smtps"), greeting_s=0.05)
-        made._context = unverified()
+        made.trust._context = unverified()
         lost = refused(made)
     assert str(lost) == "greeting: timed out: no answer within 0.05 s"
 
@@ -393,7 +393,7 @@ def test_tls_sessions_are_resumed(ca_file: str, scheme: str, newest: ssl.TLSVers
             with watched(Session(made)) as session:
                 assert session.open() is None
                 assert Sent(session, [HELLO]).one().fate is Fate.DELIVERED
-                found.append(getattr(session._socket, "session_reused", None))
+                found.append(session.is_resumed())
                 session.close()
     assert found == [False, True, True]
 
@@ -402,7 +402,7 @@ def test_a_session_that_the_host_has_forgotten_is_begun_anew(ca_file: str) -> No
     with Sink(tls=context()) as sink:
         made = terms(url(sink, "smtp+starttls"), ca_file=ca_file)
         send(made)
-        assert made.tls_session is not None
+        assert made.trust.session is not None
         sink.tls = context()
         assert send(made).one().fate is Fate.DELIVERED
         assert sink.count == 2
