@@ -7,7 +7,8 @@
            `smtp-source -d -s 20 -l 102400` into the same one, by turns; timed as in throughput.py.
     one    one mail of 10 MB at a time (concurrency 1, one pushed when the one before is settled):
            the most memory that the worker has held, over what it held before the first, in parts of
-           the octets on the wire. Once as text, once as an attachment, which comes as base64.
+           the octets on the wire; after the first one and after five, and what it holds at rest
+           then. Once as text, once as an attachment, which comes as base64.
     many   WAITING such mails on the list, concurrency 20: the same for all of them, and the most
            payloads that were in the worker's hands at a look (`memory_mb` bounds those, and they
            are counted as Redis counts them: taken and not settled).
@@ -110,10 +111,14 @@ def _one(port: int, args: argparse.Namespace) -> None:
             stand.worker(folder, _flags(port, url, 1)) as worker,
         ):
             idle_mb = _settle_in(queue, worker)
-            for number in range(_ONES):
+            for number in range(1, _ONES + 1):
                 queue.push([payload])
-                _wait(queue, worker, 2 + number)
-            _print_peak("one", kind, payload, over_mb=_memory_mb(worker, "VmHWM") - idle_mb)
+                _wait(queue, worker, 1 + number)
+                if number in (1, _ONES):
+                    over_mb = _memory_mb(worker, "VmHWM") - idle_mb
+                    _print_peak(f"{number}", kind, payload, over_mb=over_mb)
+            rest_mb = _memory_mb(worker, "VmRSS") - idle_mb
+            print(f"       at rest {rest_mb:,.0f} MB over what it was before", flush=True)
             worker.drain()
 
 
@@ -130,10 +135,11 @@ def _many(port: int, args: argparse.Namespace) -> None:
                 queue.push([payload])
             with stand.worker(folder, flags) as worker:
                 held = _wait(queue, worker, 1 + args.waiting)
-                _print_peak("many", kind, payload, over_mb=_memory_mb(worker, "VmHWM") - idle_mb)
+                over_mb = _memory_mb(worker, "VmHWM") - idle_mb
+                _print_peak(f"{args.waiting}", kind, payload, over_mb=over_mb)
                 worker.drain()
         held_mb = held * len(payload) / 1e6
-        print(f"       of {args.waiting} at most {held} were in its hands at a look:", end="")
+        print(f"       at most {held} of {args.waiting} were in its hands at a look:", end="")
         print(f" {held_mb:,.0f} MB of payloads, memory_mb is {bound_mb}", flush=True)
 
 
@@ -182,9 +188,9 @@ def _memory_mb(worker: Worker, field: str) -> float:
     raise SystemExit(f"the kernel does not tell {field}")
 
 
-def _print_peak(part: str, kind: str, payload: bytes, *, over_mb: float) -> None:
+def _print_peak(mails: str, kind: str, payload: bytes, *, over_mb: float) -> None:
     wire_mb = _octets(payload) / 1e6
-    print(f"{part:<6} {kind:<11} {wire_mb:.1f} MB on the wire, payload", end="")
+    print(f"{mails:>3} of {kind:<11} {wire_mb:.1f} MB on the wire, payload", end="")
     print(f" {len(payload) / 1e6:.1f} MB: {over_mb:,.0f} MB over idle at the most,", end="")
     print(f" {over_mb / wire_mb:.1f} x the wire", flush=True)
 
