@@ -28,6 +28,7 @@ rfc1413_hosts =
 tls_advertise_hosts =
 smtp_enforce_sync
 chunking_advertise_hosts = *
+pipelining_connect_advertise_hosts =
 smtputf8_advertise_hosts = *
 smtp_accept_max = 100
 smtp_accept_queue_per_connection = 0
@@ -90,4 +91,3 @@ class Exim(Peer):
             _SETTINGS.format(program=program, folder=self.folder, user=_USER, port=self.port)
         )
         self.run([program, "-C", str(config), "-bdf"], mounts=mounts)
-        self.listens("listening for SMTP")

@@ -51,4 +51,3 @@ class OpenSMTPD(Peer):
             "/usr/libexec": Path(self._program).parents[1] / "libexec",
         }
         self.run([self.program(self._program), "-d", "-f", str(config)], mounts=mounts)
-        self.listens("starting")

@@ -11,6 +11,8 @@ import pwd
 import re
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -60,23 +62,38 @@ class Peer:
         return len(self._arrived())
 
     def run(self, command: Sequence[str], *, mounts: Mapping[str, Path] | None = None) -> None:
-        """Start `command`, which sees `mounts` in place of what the machine has there."""
-        with self._said.open("wb") as out:
-            self._process = subprocess.Popen(within(mounts or {}, command), stdout=out, stderr=out)
+        """Start `command` and wait until it listens.
 
-    def listens(self, sign: str) -> None:
-        """Wait until its log has `sign`."""
-        assert self._process is not None
-        process = self._process
-        until(lambda: sign in self.log or process.poll() is not None, f"{sign!r} in {self.log!r}")
-        assert process.poll() is None, self._said.read_text(errors="replace")
+        It sees `mounts` in place of what the machine has there.
+        """
+        command = within(mounts or {}, command)
+        with self._said.open("wb") as out:
+            self._process = subprocess.Popen(
+                command, stdout=out, stderr=out, start_new_session=True
+            )
+        process, listens = self._process, f":{self.port:04X} 00000000:0000 0A "
+        until(lambda: listens in Path("/proc/net/tcp").read_text() or process.poll() is not None)
+        assert process.poll() is None, f"{self._said.read_text(errors='replace')}{self.log}"
+
+    def is_told_off(self) -> bool:
+        """Speak before the greeting, and return whether the log comes to find fault with it."""
+        with socket.create_connection(("127.0.0.1", self.port), 10) as rude:
+            rude.sendall(b"EHLO client.example.org\r\nMAIL FROM:<a@example.com>\r\n")
+            while rude.recv(1000):
+                pass
+        until(self.complaints, self.log)
+        return True
 
     def stop(self) -> None:
-        """End it and remove its folder."""
-        if self._process is not None:
-            self._process.terminate()
+        """End it, with what it has started, and remove its folder."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait(10)
-        shutil.rmtree(self.folder)
+        until(self._is_swept, f"what writes into {self.folder} ends")
+
+    def _is_swept(self) -> bool:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return not self.folder.exists()
 
     def program(self, path: str) -> str:
         """Return a copy of a program that users without rights can reach, and without its own."""

@@ -72,7 +72,8 @@ class Postfix(Peer):
 
     name = "postfix"
     fault = re.compile(
-        r"improper|error|reject|warning:|fatal|panic|bare|too many|lost connection|timeout|refused"
+        r"improper|error|reject|warning:|fatal|panic|bare|too many|lost connection|timeout"
+        r"|disconnect from (?!.* quit=1 )"
     )
     usual = re.compile(r"warning: .*compat|RCPT from \S+ 550 5\.1\.1 <refused")
 
@@ -92,7 +93,6 @@ class Postfix(Peer):
         """Write its files, start it, wait until it listens."""
         self._prepare()
         self.run([self._program, "-c", str(self.folder / "etc"), "start-fg"])
-        self.listens("daemon started")
 
     def stop(self) -> None:
         """End it and remove its folder."""

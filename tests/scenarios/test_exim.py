@@ -32,6 +32,10 @@ def test_one_refused_mail_after_the_other(stage: Stage, exim: Exim) -> None:
     deliver(stage, exim, refused | taken, url=url(exim))
 
 
+def test_who_speaks_out_of_turn_is_told_off(exim: Exim) -> None:
+    assert exim.is_told_off()
+
+
 def url(exim: Exim) -> str:
     """Return where it listens."""
     return f"smtp://127.0.0.1:{exim.port}"

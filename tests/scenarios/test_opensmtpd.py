@@ -23,3 +23,7 @@ def opensmtpd(needs_program: Callable[[str], str], needs_mounts: None) -> Iterat
 @pytest.mark.xfail(reason="452 to the 101st MAIL counts as the mail's trouble", strict=False)
 def test_a_thousand_mails_of_all_kinds(stage: Stage, opensmtpd: OpenSMTPD) -> None:
     deliver(stage, opensmtpd, jobs(range(1_000)), url=f"smtp://127.0.0.1:{opensmtpd.port}")
+
+
+def test_who_speaks_out_of_turn_is_told_off(opensmtpd: OpenSMTPD) -> None:
+    assert opensmtpd.is_told_off()

@@ -37,6 +37,10 @@ def test_a_thousand_mails_of_all_kinds(stage: Stage, postfix: Postfix) -> None:
     assert "TLS connection established" in postfix.log
 
 
+def test_who_speaks_out_of_turn_is_told_off(postfix: Postfix) -> None:
+    assert postfix.is_told_off()
+
+
 def url(postfix: Postfix) -> str:
     """Return where it listens, under the name that it can prove."""
     return f"smtp+starttls://localhost:{postfix.port}"
