@@ -100,6 +100,11 @@ class Client:
         return self._opening.is_logged_in
 
     @property
+    def mechanism(self) -> str | None:
+        """By which mechanism the login was accepted."""
+        return self._opening.mechanism
+
+    @property
     def greeting(self) -> Reply | None:
         """The server's first reply."""
         return self._opening.greeting
@@ -185,7 +190,7 @@ class Client:
     def _end(self, lost: Lost) -> None:
         self.phase = Phase.LOST
         self._out.clear()
-        self._events.append(lost)
+        self._events.append(self._opening.discreet(lost))
 
     # ---- what the owner of the connection asks for
 

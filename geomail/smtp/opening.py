@@ -21,6 +21,7 @@ twice, no and yes, has swallowed it, and who answers three times has tried to ru
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -31,6 +32,18 @@ from geomail.smtp.events import Awaited, Cause, HandshakeWanted, Lost, Policy, R
 from geomail.smtp.reply import Reply
 
 COMMAND_LIMIT = 512
+# 5.5.4: the host takes no such argument; 5.7.4: it doesn't do what was asked (RFC 3463).
+_OTHER_MECHANISM = ("5.5.4", "5.7.4")
+# What hosts say with 535, 534 (RFC 4954 section 6: too weak) or 50z about the mechanism alone.
+_UNSPOKEN = re.compile(
+    r"\b(?:mechanism|auth(?:entication)? type|auth method)\b.*"
+    r"\b(?:invalid|un(?:known|supported|recogni[sz]ed|implemented|available)|too weak"
+    r"|not (?:supported|recogni[sz]ed|implemented|available|enabled|allowed))\b"
+    r"|\b(?:invalid|no|un(?:known|supported|recogni[sz]ed|implemented|available))\b.{0,30}"
+    r"\b(?:mechanism|auth(?:entication)? type|auth method)\b",
+    re.IGNORECASE,
+)
+_MOST_OF_A_TEXT = 300
 _PROOF = b"BDAT 7 LAST\r\nXYZZY\r\nRSET\r\n"
 
 
@@ -56,8 +69,10 @@ class Opening:
         self.proved: bool | None = None
         self._proof: list[Reply] = []
         self._mechanisms: list[str] = []
-        self._exchange: Exchange | None = None
+        self._exchange: auth.Exchange | None = None
         self._response: bytes | None = None  # an initial response too long for the AUTH line
+        self._is_under_way = False  # a challenge has come
+        self._reason = ""  # why a token was refused
         self._steps: dict[Awaited, Callable[[Reply], Step]] = {
             Awaited.GREETING: self._on_greeting,
             Awaited.EHLO: self._on_ehlo,
@@ -66,6 +81,11 @@ class Opening:
             Awaited.AUTH: self._on_auth,
             Awaited.PROOF: self._on_proof,
         }
+
+    @property
+    def mechanism(self) -> str | None:
+        """By what the login was accepted; None where there was none."""
+        return self._exchange.mechanism if self._exchange and self.is_logged_in else None
 
     @property
     def chunks(self) -> bool:
@@ -80,6 +100,16 @@ class Opening:
         """Go on behind the handshake, as if nothing had been said before."""
         self.under_tls = True
         return self._hello()
+
+    def discreet(self, lost: Lost) -> Lost:
+        """Return `lost` without what the server repeats of the login."""
+        exchange, reply = self._exchange, lost.reply
+        if exchange is None:
+            return lost
+        if reply is not None:
+            lines = tuple(exchange.redacted(line) for line in reply.lines)
+            reply = msgspec.structs.replace(reply, lines=lines)
+        return msgspec.structs.replace(lost, text=exchange.redacted(lost.text), reply=reply)
 
     # ---- greeting, EHLO, HELO
 
@@ -135,10 +165,13 @@ class Opening:
         login = self.policy.login
         if login is None:
             return self._prove()
+        if not self.under_tls and (login.token is not None or not self.policy.auth_in_clear):
+            secret = "password" if login.token is None else "token"
+            return _no_login(f"no {secret} is sent without TLS")
         offered = frozenset(self.capabilities.get("AUTH", "").upper().split())
-        self._mechanisms = auth.choose(offered)
-        if not self.under_tls:
-            return _no_login("no password is sent without TLS")
+        # Without a nonce of its own a connection can't do SCRAM.
+        usable = offered if self.policy.nonce else offered - {"SCRAM-SHA-256"}
+        self._mechanisms = auth.choose(usable, login, in_clear=not self.under_tls)
         if not self._mechanisms:
             known = ", ".join(sorted(offered)) or "none"
             return _no_login(f"no AUTH mechanism in common: {known}")
@@ -146,9 +179,11 @@ class Opening:
 
     def _try_mechanism(self, login: auth.Login) -> Step:
         name = self._mechanisms.pop(0)
-        self._exchange = Exchange(name, login)
+        self._exchange = exchange = auth.Exchange(name, login, self.policy.nonce)
+        self._reason = ""
+        self._is_under_way = False
         try:
-            self._response = self._exchange.first()
+            self._response = exchange.first()
         except ProtocolError as error:
             return _no_login(str(error))
         line = f"AUTH {name}".encode()
@@ -160,28 +195,43 @@ class Opening:
         return _say(Awaited.AUTH, line + b"\r\n")
 
     def _on_auth(self, reply: Reply) -> Step:
-        if reply.code == 334:
-            return self._respond(reply)
-        if reply.code == 504 and self._mechanisms and self.policy.login is not None:
-            return self._try_mechanism(self.policy.login)
-        if not reply.is_positive:
+        exchange, login = self._exchange, self.policy.login
+        if exchange is None or login is None:
             return _refused(Awaited.AUTH, reply, Cause.LOGIN)
+        if reply.code == 334:
+            return self._respond(exchange, reply)
+        if not reply.is_positive:
+            if self._mechanisms and self._is_about_the_mechanism(reply):
+                return self._try_mechanism(login)
+            reason = f" ({self._reason})" if self._reason else ""
+            return Lost(Cause.LOGIN, Awaited.AUTH, f"{reply}{reason}", reply)
         try:
-            if self._exchange is not None:
-                self._exchange.succeeded()
+            exchange.succeeded()
         except ProtocolError as error:
-            return _no_login(str(error), reply)
+            return _no_login(str(error))
         self.is_logged_in = True
         return self._prove()
 
-    def _respond(self, reply: Reply) -> Step:
+    def _respond(self, exchange: auth.Exchange, reply: Reply) -> Step:
+        self._is_under_way = True
         response, self._response = self._response, None
         try:
-            if response is None and self._exchange is not None:
-                response = self._exchange.respond(_challenge(reply))
+            if response is None:
+                challenge = _challenge(reply)
+                self._reason = exchange.reason(challenge)
+                response = exchange.respond(challenge)
         except ProtocolError as error:
-            return _no_login(str(error), reply)
-        return _say(Awaited.AUTH, base64.b64encode(response or b"") + b"\r\n")
+            return _no_login(str(error))
+        return _say(Awaited.AUTH, base64.b64encode(response) + b"\r\n")
+
+    def _is_about_the_mechanism(self, reply: Reply) -> bool:
+        """Tell a mechanism that the host doesn't speak from a login that it doesn't accept."""
+        if reply.code == 504:
+            return True
+        if not reply.is_permanent or self._is_under_way:
+            return False
+        is_said = _UNSPOKEN.search(str(reply)[:_MOST_OF_A_TEXT]) is not None
+        return is_said or reply.enhanced in _OTHER_MECHANISM
 
     # ---- the proof of chunking
 
@@ -206,24 +256,6 @@ class Opening:
         return Ready()
 
 
-class Exchange:
-    """One mechanism on its way, as the AUTH step drives it."""
-
-    def __init__(self, mechanism: str, login: auth.Login) -> None:
-        self._responses = auth.MECHANISMS[mechanism](login)
-
-    def first(self) -> bytes | None:
-        """Return the initial response, or None where the server speaks first."""
-        return next(self._responses)
-
-    def respond(self, challenge: bytes) -> bytes:
-        """Return the response to a challenge; raise ProtocolError where there is none."""
-        return self._responses.send(challenge) or b""
-
-    def succeeded(self) -> None:
-        """Raise ProtocolError where the server's yes has come too early to be believed."""
-
-
 def _say(awaited: Awaited, line: str | bytes) -> Say:
     return Say(awaited, line.encode() if isinstance(line, str) else line)
 
@@ -232,8 +264,8 @@ def _refused(phase: Awaited, reply: Reply, cause: Cause = Cause.REFUSED) -> Lost
     return Lost(cause, phase, str(reply), reply)
 
 
-def _no_login(text: str, reply: Reply | None = None) -> Lost:
-    return Lost(Cause.LOGIN, Awaited.AUTH, text, reply)
+def _no_login(text: str) -> Lost:
+    return Lost(Cause.LOGIN, Awaited.AUTH, text)
 
 
 def _challenge(reply: Reply) -> bytes:

@@ -3,7 +3,7 @@
 Each file of transcripts/ is one conversation:
 
     # why it stands here
-    policy: tls=may login=ann:secret pipeline=overlap     fields of Policy, all optional
+    policy: tls=may login=ann:secret pipeline=overlap     fields of Policy, all optional, and token=
     letter: a@a.example -> b@b.example c@b.example         what is sent, in order (or `none`);
             8bit and utf8 behind it say what the content and the addresses need
     text: .one\\ntwo                                        the content of the letter above
@@ -154,7 +154,7 @@ def _read_header(script: Transcript, line: str) -> None:
     if key == "policy":
         fields: dict[str, str] = dict(word.split("=", 1) for word in rest.split())
         user, _, password = fields.pop("login", "").partition(":")
-        login = Login(user, password) if user else None
+        login = Login(user, password, fields.pop("token", None)) if user else None
         known = msgspec.structs.asdict(Policy("client.example", login=login)) | fields
         script.policy = msgspec.convert(known, Policy, strict=False)
     elif key == "letter":
