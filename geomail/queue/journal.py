@@ -13,9 +13,11 @@ A process has one journal, named after its first worker:
 
 The next start takes every journal whose lock it gets, settles again what is in it, and only then
 fences those workers and brings back what they held, without waiting for their leases. Settling
-twice is harmless. Redis decides whether a journal is its own: a worker that it has never heard of
-is another Redis's, and its journal is left alone, for two days. When Redis comes back as another
-process, it may have forgotten its last second: then our own journal is said again.
+twice is harmless. A job that goes on although some recipients have it has a note of who is left,
+which counts only where no outcome followed. Redis decides whether a journal is its own: a worker
+that it has never heard of is another Redis's, and its journal is left alone, for two days. When
+Redis comes back as another process, it may have forgotten its last second: then our own journal is
+said again, without the notes, for we still know them.
 
 A record is `<length> <crc> <body>`; what follows the first one that is torn is not believed. A disk
 that is full or a folder that can't be written costs duplicates after a kill, never mail: it is said
@@ -39,7 +41,18 @@ import msgspec
 
 from geomail import log, metrics
 from geomail.queue.queue import Queue
-from geomail.queue.records import FRESH, Dead, Done, JobState, Part, Record, Retry, Slot, Split
+from geomail.queue.records import (
+    FRESH,
+    Dead,
+    Done,
+    JobState,
+    Part,
+    Record,
+    Release,
+    Retry,
+    Slot,
+    Split,
+)
 
 _MAGIC = b"geomail journal 1\n"
 _HEAD = struct.Struct("<II")
@@ -61,6 +74,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     state: JobState | None = None  # what was known before this try
     is_split: bool = False
     parts: list[Part] | None = None
+    goes_on: bool = False  # no outcome: what was left to do when `state` was noted
 
 
 class Name(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -125,14 +139,22 @@ class Journal:
 
     def append(self, queue: str, record: Record) -> None:
         """Write one outcome, at once."""
+        self._append(queue, record.slot, _entry_of(record))
+
+    def note(self, queue: str, slot: Slot) -> None:
+        """Write who is left of a job that goes on: its state, as it is by now."""
+        job_id = slot.id if slot.touched else ""
+        place = slot.worker, slot.seq, slot.index
+        self._append(queue, slot, Entry(*place, job_id, slot.state, goes_on=True))
+
+    def _append(self, queue: str, slot: Slot, entry: Entry) -> None:
         self.appended += 1
         if self._records < 0:
             return
-        slot = record.slot
         if slot.worker not in self._workers:
             self.enlist(queue, slot.worker)
         # 1.0 µs on a usual disk: so each has a write of its own, and none waits for the next.
-        body = _encode(_entry_of(record))
+        body = _encode(entry)
         frame = _HEAD.pack(len(body), crc32(body)) + body
         try:
             written = os.write(self._records, frame)
@@ -175,7 +197,7 @@ class Journal:
         return how many outcomes.
         """
         ours = {worker: queue for worker, name in self._workers.items() if name == queue.name}
-        return say_again(self.entries(), ours)
+        return say_again((entry for entry in self.entries() if not entry.goes_on), ours)
 
     def remove(self) -> None:
         """Delete the journal: Redis has everything, and the workers hold nothing."""
@@ -296,7 +318,7 @@ def _replay_one(path: Path, by_name: Mapping[str, Queue]) -> int:
         }
         files = _files_of(path)
         entries = (entry for file in files for entry in read_records(file))
-        said = say_again(entries, queues) if queues else 0
+        said = say_again(_outcomes_first(entries), queues) if queues else 0
         back = sum(queue.reap([worker]) for worker, queue in queues.items())
         if queues:
             log.info("journal_replayed", journal=path.name, records=said, back=back)
@@ -306,6 +328,17 @@ def _replay_one(path: Path, by_name: Mapping[str, Queue]) -> int:
         return back
     finally:
         os.close(fd)
+
+
+def _outcomes_first(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Put the last note of each job behind all outcomes, where it is passed over if it has one."""
+    notes: dict[tuple[str, int, int], Entry] = {}
+    for entry in entries:
+        if entry.goes_on:
+            notes[entry.worker, entry.seq, entry.index] = entry
+        else:
+            yield entry
+    yield from notes.values()
 
 
 def _lock(path: Path) -> int:
@@ -400,6 +433,8 @@ def _record_of(entry: Entry) -> Record:
     job_id = entry.id or f"{entry.worker}.{entry.seq}.{entry.index}"
     state = entry.state or FRESH
     slot = Slot(entry.worker, entry.seq, entry.index, job_id, 0, 0, state, b"", is_touched)
+    if entry.goes_on:
+        return Release(slot, state)
     if entry.parts is None:
         return Done(slot)
     if entry.is_split:
