@@ -12,6 +12,9 @@ is closed nothing waits inside: what was ready goes back to the route, to the ne
 A refusal while other connections of the lane work does not close it: it only keeps new ones from
 being made until the back-off ends, and the window small.
 
+What a lane knows of its host outlives connections and failures: how much of the protocol it bears
+(learnt), when it ends connections (pace.Habits), and what it refuses to everybody (refusals).
+
 The Lanes together share one gevent Pool. A lane's share is concurrency / lanes with work; a tenth
 of the Pool is kept for lanes that hold nothing. When the Pool is full and a lane with work has no
 sender, the connection that is idle longest is closed, or else the lane furthest above its share
@@ -21,11 +24,15 @@ gives one up after the message in hand: a slow host can't starve a healthy one.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from geomail import log, metrics
-from geomail.delivery.outcome import Outcome
-from geomail.delivery.pace import Backoff, Window
+from geomail.delivery.learnt import Learnt, Proof
+from geomail.delivery.outcome import Fate, Outcome
+from geomail.delivery.pace import Backoff, Habits, Window
+from geomail.delivery.refusals import Refusals, Ruling
 from geomail.delivery.transport import Terms
 from geomail.job import Address, Email
 from geomail.relays import Pipeline
@@ -37,14 +44,22 @@ if TYPE_CHECKING:
 
 DEPTH = 8
 _OVERFLOW = 4
-_LEARNT_S = 3600.0
-_PIPELINES: tuple[Pipeline, ...] = ("off", "message", "overlap")
+_SHORTEST_PAUSE_S = 1.0
 
 
 class Delivery:
     """One slot on its way through a lane: an e-mail, and to whom it is left to send."""
 
-    __slots__ = ("email", "queue", "recipients", "returned", "route", "sender", "slot")
+    __slots__ = (
+        "email",
+        "queue",
+        "recipients",
+        "returned",
+        "route",
+        "sender",
+        "set_aside",
+        "slot",
+    )
 
     def __init__(
         self,
@@ -63,13 +78,39 @@ class Delivery:
         self.sender = sender
         self.route = route
         self.returned = 0
+        self.set_aside: list[tuple[str, Outcome]] = []  # refused, while others go on
 
     def is_mine(self) -> bool:
         """Return whether the lease under which this slot was taken is still ours."""
         return self.queue.owns(self.slot)
 
+    def left(self) -> list[str]:
+        """Return all recipients that nothing was delivered to, refused ones included."""
+        return [*self.recipients, *(recipient for recipient, _ in self.set_aside)]
+
+    def narrow(self, outcomes: list[Outcome], surplus: list[int]) -> list[tuple[str, Outcome]]:
+        """Leave only the recipients at `surplus` to send to; return those that were delivered.
+
+        The slot remembers who is left, wherever it goes from here.
+        """
+        pairs = list(zip(self.recipients, outcomes, strict=True))
+        onward = set(surplus)
+        judged = [pair for position, pair in enumerate(pairs) if position not in onward]
+        self.recipients = [pairs[position][0] for position in surplus]
+        self.set_aside += [pair for pair in judged if pair[1].fate is not Fate.DELIVERED]
+        self.slot.state = msgspec.structs.replace(self.slot.state, rcpt=self.left())
+        return [pair for pair in judged if pair[1].fate is Fate.DELIVERED]
+
+    def rejoin(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Take back those that were set aside; return their outcomes behind `outcomes`."""
+        self.recipients, aside = self.left(), self.set_aside
+        self.set_aside = []
+        return [*outcomes, *(outcome for _, outcome in aside)]
+
 
 Report = Callable[[Delivery, list[Outcome], "Lane"], None]
+Progress = Callable[[Delivery, list[tuple[str, Outcome]], "Lane"], None]
+Refused: TypeAlias = tuple[Delivery, list[Outcome]]
 
 
 class Lane:
@@ -94,8 +135,9 @@ class Lane:
         self.last_failure_at = 0.0
         self.clear_until = 0.0
         self.is_warned = False
-        self._pipeline: Pipeline = "overlap"
-        self._pipeline_until = 0.0
+        self.habits = Habits()
+        self.refusals: Refusals[Refused] = Refusals()
+        self._learnt = Learnt()
 
     # ---- questions
 
@@ -125,10 +167,11 @@ class Lane:
 
     def pipeline(self, now: float) -> Pipeline:
         """Return how far commands may be sent ahead of replies: as set, or as learnt down."""
-        wanted = self.terms.relay.pipeline
-        if now >= self._pipeline_until:
-            return wanted
-        return min(wanted, self._pipeline, key=_PIPELINES.index)
+        return self._learnt.pipeline(now, self.terms.relay.pipeline)
+
+    def chunking(self, now: float) -> Proof:
+        """Return whether the next connection may use BDAT: as set, proved, or learnt down."""
+        return self._learnt.chunking(now, self.terms.relay.chunking)
 
     def _is_probing(self) -> bool:
         return not self.is_well and self.live == 0
@@ -163,10 +206,16 @@ class Lane:
 
     def done(self, delivery: Delivery, outcomes: list[Outcome]) -> None:
         """Report what became of a delivery."""
+        if delivery.set_aside:
+            outcomes = delivery.rejoin(outcomes)
         self._let_go(delivery)
         self.house.report(delivery, outcomes, self)
         if self.in_hand * 2 <= self._wanted():
             self.house.want_more()
+
+    def go_on(self, delivery: Delivery, outcomes: list[Outcome], surplus: list[int]) -> None:
+        """Note who was delivered; only the recipients at `surplus` are left to send to."""
+        self.house.progress(delivery, delivery.narrow(outcomes, surplus), self)
 
     def drop(self, delivery: Delivery) -> None:
         """Give up a delivery whose lease is lost: Redis knows whose it is by now."""
@@ -205,18 +254,53 @@ class Lane:
         if self.window.grow():
             self.house.staff(self)
 
-    def fail(self, text: str, *, began: float) -> None:
+    def accept(self) -> None:
+        """A MAIL was accepted: the host is well, and what it had refused it meant."""
+        if self.refusals.is_running:
+            self.bury(self.refusals.end())
+        self.succeed()
+
+    def refuse(self, delivery: Delivery, outcomes: list[Outcome], *, sender: str) -> bool:
+        """MAIL was refused for good; return whether that is the host's trouble: it is closed then.
+
+        Until it is known whose trouble it is the delivery is held here.
+        """
+        text, now = outcomes[0].text, time.monotonic()
+        if self.refusals.ends_with(text):
+            self.bury(self.refusals.end())
+        ruling, released = self.refusals.refuse(
+            (delivery, outcomes), sender=sender, text=text, now=now
+        )
+        if ruling is Ruling.HOST:
+            self.fail(f"it refuses everybody: {text}", began=now)
+            for refused, _ in released:
+                self.give_back(refused, in_front=False)
+            return True
+        self.bury(released)
+        self.succeed()
+        if self.house.is_draining:
+            self.bury(self.refusals.release())
+        return False
+
+    def bury(self, refused: list[Refused]) -> None:
+        """Report deliveries that were held, each with its own refusal."""
+        for delivery, outcomes in refused:
+            self.done(delivery, outcomes)
+
+    def fail(self, text: str, *, began: float, at_least_s: float = 0.0) -> None:
         """The host failed an attempt that began at `began`: close the lane for a while.
 
         Attempts that were under way together fail together, and count once; so do connections
-        that end while the lane is closed already.
+        that end while the lane is closed already. `at_least_s`: what the host has asked for.
         """
         now = time.monotonic()
         self.last_error = text
         if began < self.last_failure_at or self.backoff.is_closed(now):
+            if at_least_s and self.backoff.extend(now + at_least_s):
+                self.house.reopen_later(self, at_least_s)
             return
         self.last_failure_at = now
-        delay_s = self.backoff.fail(now, self.house.chance())
+        delay_s = self.backoff.fail(now, self.house.chance(), at_least_s=at_least_s)
         self.window.shrink()
         for sender in self.idle:
             sender.wake()  # theirs may be gone too, and would stand for the host when it is back
@@ -227,18 +311,39 @@ class Lane:
         )
         self.house.reopen_later(self, delay_s)
 
+    # ---- what is learnt of it
+
     def learn_down(self, text: str, now: float) -> bool:
         """After a connection got out of step: pipeline less for a while.
 
         Returns whether there was something to take back; then another connection is worth making.
         """
-        known = self.pipeline(now)
-        if known == _PIPELINES[0]:
+        less = self._learnt.pipeline_less(now, self.terms.relay.pipeline)
+        if less is None:
             return False
-        self._pipeline = _PIPELINES[_PIPELINES.index(known) - 1]
-        self._pipeline_until = now + _LEARNT_S
-        log.warning("pipelining_less", host=self.name, now=self._pipeline, why=text)
+        log.warning("pipelining_less", host=self.name, now=less, why=text)
         return True
+
+    def learn_chunking(self, now: float, *, is_proved: bool, why: str = "") -> None:
+        """Note that the host can be sent chunks for the next hour, or that it can't."""
+        if is_proved:
+            self._learnt.chunking_proved(now)
+        elif self._learnt.chunk_no_more(now):
+            log.warning("chunking_less", host=self.name, why=why or "the proof has failed")
+
+    def note_end(self, messages: int, *, is_said: bool = False) -> None:
+        """Note that the host ended a connection after `messages`, perhaps saying that for this."""
+        metrics.count("connections_used_up")
+        if self.habits.note_end(time.monotonic(), messages, is_said=is_said):
+            log.info("messages_a_connection", host=self.name, learnt=messages)
+
+    def note_idle_end(self, pause_s: float, messages: int) -> None:
+        """Note that the host ended a connection that was idle for `pause_s`, after `messages`."""
+        metrics.count("connections_stale")
+        if pause_s < _SHORTEST_PAUSE_S:
+            self.habits.note_end(time.monotonic(), messages)
+        else:
+            self.habits.note_idle_end(time.monotonic(), pause_s)
 
 
 def by_need(lanes: Iterable[Lane]) -> list[Lane]:

@@ -14,7 +14,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from geomail.config import Settings
-from geomail.delivery.lane import Delivery, Lane, Report, by_need
+from geomail.delivery.lane import Delivery, Lane, Progress, Report, by_need
 from geomail.delivery.route import Route
 from geomail.delivery.sender import Sender
 from geomail.delivery.transport import Terms
@@ -30,16 +30,19 @@ class Lanes:
         settings: Settings,
         *,
         report: Report,
+        progress: Progress,
         stranded: Callable[[list[Delivery]], None],
         split: Callable[[Delivery, int], None],
     ) -> None:
         """Build the lanes.
 
-        `report` gets what became of each delivery; `stranded` those that a lane can't keep; `split`
-        one that has to become several, and how many recipients each may have.
+        `report` gets what became of each delivery; `progress` who was delivered of one that goes
+        on; `stranded` those that a lane can't keep; `split` one that has to become several, and how
+        many recipients each may have.
         """
         self.settings = settings
         self.report = report
+        self.progress = progress
         self.stranded = stranded
         self.split = split
         self.is_draining = False
@@ -199,6 +202,8 @@ class Lanes:
             for lane in self.lanes:
                 for sender in tuple(lane.senders):
                     sender.check_deadline(now)
+                if refused := lane.refusals.overdue(now):
+                    gevent.spawn(lane.bury, refused)  # a fault in there is not the watchdog's
 
     # ---- the end
 
@@ -208,6 +213,7 @@ class Lanes:
         for lane in self.lanes:
             for sender in tuple(lane.senders):
                 sender.dismiss()
+            lane.bury(lane.refusals.release())
         return self._unbegun()
 
     def join(self, timeout_s: float, *, last_s: float) -> list[Delivery]:

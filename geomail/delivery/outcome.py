@@ -6,8 +6,10 @@ answered for each: what becomes of the message (its fate), and whose trouble it 
     what happened                                        fate        blame
     2yz to the content                                   DELIVERED   nobody
     5yz to MAIL, RCPT, DATA or the content               NEVER       message
+    530, 534, 535 to them: our login is wrong            AGAIN       host
     4yz to them, a 421 to the content included           LATER       message (421: both)
     anything before MAIL was answered                    AGAIN       host
+    BDAT not understood                                  AGAIN       host
     lost after MAIL was answered, content not whole      LATER       both
     the same two, by EOF, reset or 421, on a connection
     that has delivered before: it is used up             AGAIN       connection
@@ -22,7 +24,11 @@ recipient. Only where the replies are out of step none is believed.
 AGAIN counts no try: the message goes back to its lane as if it had never left. UNKNOWN alone means
 that the message may have been delivered (`maybe_duplicate`), and it has tries of its own. The rule
 for a lost connection is that of the message in work: a second one, whose MAIL was not answered yet,
-is AGAIN whatever became of the first.
+is AGAIN whatever became of the first, and UNKNOWN where it had left whole (BDAT). A 421 that was
+read where an answer was due answers all behind it too: replies come in the order of the commands,
+and with this one the server has said that it takes no more.
+
+Recipients that only were too many (452, or 552) are not judged at all but go on at once: surplus().
 """
 
 from enum import Enum
@@ -70,6 +76,9 @@ class Outcome(msgspec.Struct, frozen=True):
 
 # A connection that ends in one of these ways after it has delivered something is just used up.
 _USED_UP = frozenset({Cause.CLOSED, Cause.REFUSED})
+# RFC 4954 section 6: these are about the login, whatever command they answer.
+_LOGIN = frozenset({530, 534, 535})
+_FINAL = frozenset({Awaited.CONTENT, Awaited.BDAT})
 
 
 def judge(transaction: Transaction) -> list[Outcome]:
@@ -91,25 +100,58 @@ def judge(transaction: Transaction) -> list[Outcome]:
     ]
 
 
+def surplus(transaction: Transaction) -> list[int]:
+    """Return the positions of recipients that were too many for a transaction that went well.
+
+    RFC 5321 section 4.5.3.1.10: 452, and 552 of old, behind an accepted one. With every delivered
+    transaction there are fewer, so that sending the rest at once comes to an end.
+    """
+    final = transaction.final
+    if final is None or not final.is_positive or len(transaction.rcpt) < 2:
+        return []
+    replies = transaction.rcpt
+    first = next((at for at, reply in enumerate(replies) if reply.is_positive), len(replies))
+    return [at for at in range(first, len(replies)) if _says_too_many(replies[at])]
+
+
 def judge_loss(
-    lost: Lost, transaction: Transaction, *, is_sent_whole: bool, has_delivered: bool
+    lost: Lost,
+    transaction: Transaction,
+    *,
+    is_sent_whole: bool,
+    has_delivered: bool,
+    is_first: bool = True,
 ) -> list[Outcome]:
     """Return the outcomes of a transaction that was under way when its connection was lost.
 
     `is_sent_whole`: the kernel took the last byte of the content. `has_delivered`: a message went
-    through on this connection before. What was refused already keeps its refusal.
+    through on this connection before. `is_first`: none was under way before it, so that the reply
+    in `lost` was due to it. What was refused already keeps its refusal.
     """
     is_in_step = lost.cause is not Cause.OUT_OF_STEP
     mail = transaction.mail
     if is_in_step and mail is not None and not mail.is_positive:
         return [_by_reply(mail, Awaited.MAIL)] * len(transaction.letter.recipients)
-    outcome = _by_loss(lost, transaction, is_sent_whole=is_sent_whole, has_delivered=has_delivered)
+    fate, blame = _by_loss(
+        lost,
+        transaction,
+        is_unknown=is_sent_whole and not _is_answered(lost, is_first=is_first),
+        has_delivered=has_delivered,
+        cant_chunk=is_first and cant_chunk(lost),
+    )
+    phase = lost.phase.value if lost.phase is not None else "connect"
+    outcome = Outcome(fate, blame, phase, str(lost), lost.reply.code if lost.reply else None)
     outcomes = [outcome] * len(transaction.letter.recipients)
-    if is_in_step and outcome.fate is not Fate.AGAIN:
+    if is_in_step and fate is not Fate.AGAIN:
         for position, reply in enumerate(transaction.rcpt):
             if not reply.is_positive:
                 outcomes[position] = _by_reply(reply, Awaited.RCPT)
     return outcomes
+
+
+def cant_chunk(lost: Lost) -> bool:
+    """Return whether a connection was lost because its server does not understand BDAT."""
+    return lost.cause is Cause.OUT_OF_STEP and lost.phase is Awaited.BDAT and _is_5yz(lost.reply)
 
 
 def judge_host(lost: Lost, *, has_delivered: bool) -> Blame:
@@ -125,21 +167,41 @@ def refused_here(reply: Reply, phase: str = "compose") -> Outcome:
 def _by_reply(reply: Reply, phase: Awaited) -> Outcome:
     if reply.is_positive:
         return Outcome(Fate.DELIVERED, Blame.NOBODY, phase.value, str(reply), reply.code)
+    if reply.code in _LOGIN:
+        return Outcome(Fate.AGAIN, Blame.HOST, phase.value, str(reply), reply.code)
     fate = Fate.LATER if reply.is_transient else Fate.NEVER
     return Outcome(fate, Blame.MESSAGE, phase.value, str(reply), reply.code)
 
 
 def _by_loss(
-    lost: Lost, transaction: Transaction, *, is_sent_whole: bool, has_delivered: bool
-) -> Outcome:
+    lost: Lost,
+    transaction: Transaction,
+    *,
+    is_unknown: bool,
+    has_delivered: bool,
+    cant_chunk: bool,
+) -> tuple[Fate, Blame]:
     blame = judge_host(lost, has_delivered=has_delivered)
-    reply = lost.reply if lost.phase is Awaited.CONTENT else None
-    if is_sent_whole and (reply is None or reply.is_intermediate):
-        fate = Fate.UNKNOWN
-        blame = Blame.BOTH if blame is Blame.HOST else blame
-    elif transaction.mail is None or blame is Blame.CONNECTION:
-        fate = Fate.AGAIN
-    else:
-        fate, blame = Fate.LATER, Blame.BOTH
-    phase = lost.phase.value if lost.phase is not None else "connect"
-    return Outcome(fate, blame, phase, str(lost), lost.reply.code if lost.reply else None)
+    if is_unknown:
+        return Fate.UNKNOWN, Blame.BOTH if blame is Blame.HOST else blame
+    if transaction.mail is None or blame is Blame.CONNECTION or cant_chunk:
+        return Fate.AGAIN, blame
+    return Fate.LATER, Blame.BOTH
+
+
+def _is_answered(lost: Lost, *, is_first: bool) -> bool:
+    """Return whether the reply that ended the connection says that the message was not taken."""
+    reply = lost.reply
+    if reply is None or lost.phase is None or reply.is_intermediate:
+        return False
+    return reply.code == 421 or (is_first and lost.phase in _FINAL)
+
+
+def _is_5yz(reply: Reply | None) -> bool:
+    return reply is not None and reply.is_permanent
+
+
+def _says_too_many(reply: Reply) -> bool:
+    if reply.is_transient:
+        return reply.code == 452 or (reply.enhanced or "").endswith(".5.3")
+    return reply.code == 552

@@ -39,6 +39,13 @@ class Backoff:
         self.until = now + delay
         return delay
 
+    def extend(self, until: float) -> bool:
+        """Stay closed until `until` at least; return whether that is longer than so far."""
+        if until <= self.until:
+            return False
+        self.until = until
+        return True
+
     def succeed(self) -> None:
         """Forget all failures."""
         self.failures = 0

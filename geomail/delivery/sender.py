@@ -1,37 +1,38 @@
 """A sender: the greenlet that owns one connection and drives messages over it.
 
-In steady state one turn of its loop is one write and one wait: the content of the message that the
-server waits for, together with the envelope of the next one, then all their replies. What can't be
-undone is guarded where it is written: MAIL only when the next letter is composed, its lease is ours
-and no drain is known; the content only when its lease is still ours (else the connection is closed
-without a dot, for a lone dot would deliver an empty mail).
+In steady state one turn of its loop is one write and one wait. With DATA: the content of the
+message that the server waits for, together with the envelope of the next one, then all their
+replies. With BDAT: a window of messages, each envelope and content in one piece; whenever replies
+have come, what they make room for is begun, and the window never waits to run empty.
 
-A sender holds no message while its host is away: what it could not begin goes back to the lane.
+What can't be undone is guarded where it is written: MAIL only when the next letter is composed, its
+lease is ours and no drain is known; the content only when its lease is still ours (else the
+connection is closed without a dot, for a lone dot would deliver an empty mail). With BDAT both are
+one moment.
+
+An idle connection is watched: one that the server closes is given up at once, and costs nobody
+anything. A sender holds no message while its host is away: what it could not begin goes back to the
+lane. What becomes of the messages is told in reckoning.py.
 """
 
+import sys
 import time
 
 import gevent
 from gevent.event import Event
 
-from geomail import log, metrics
+from geomail import log
+from geomail.delivery import wording
 from geomail.delivery.lane import Delivery, Lane
-from geomail.delivery.outcome import (
-    Blame,
-    Fate,
-    Outcome,
-    judge,
-    judge_host,
-    judge_loss,
-    refused_here,
-)
+from geomail.delivery.outcome import Blame, Fate, Outcome, refused_here
+from geomail.delivery.reckoning import Reckoning
 from geomail.delivery.transport import Session
 from geomail.errors import PayloadError
 from geomail.letter import Letter, compose
-from geomail.smtp.events import Cause, ContentWanted, Finished, Lost, Transaction
+from geomail.smtp.client import Client
+from geomail.smtp.events import Awaited, Cause, ContentWanted, Finished, Lost, Transaction
 
 _CLEAR_S = 3600.0
-_RETURNS_LIMIT = 2
 _TURN_S = 0.2
 
 
@@ -51,8 +52,11 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         self._wake = Event()
         self._is_dismissed = False
         self._has_begun = False
+        self._has_ended = False  # the server has said or closed something while idle
+        self._was_idle = False  # and nothing was answered since
+        self._most_mails = sys.maxsize
         self._taken: Delivery | None = None  # from the lane, and neither begun nor settled yet
-        self._begun: list[Transaction] = []  # neither reported nor given back yet
+        self._reckoning = Reckoning(lane)
 
     # ---- said from outside
 
@@ -93,6 +97,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         finally:
             self._note_connecting(False)
             self._return_taken()
+            self._reckoning.give_back_onward()
             self._hang_up()
 
     def _is_shut_out(self) -> bool:
@@ -100,31 +105,53 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
 
     def _connect(self) -> Session | None:
         lane = self.lane
-        self._began = time.monotonic()
+        now = self._began = time.monotonic()
         self._note_connecting(True)
-        in_clear = self._began < lane.clear_until
+        in_clear = now < lane.clear_until
         session = self._session = Session(
-            lane.terms, in_clear=in_clear, pipeline=lane.pipeline(self._began)
+            lane.terms, in_clear=in_clear, pipeline=lane.pipeline(now), chunking=lane.chunking(now)
         )
         lost = session.open()
         self._note_connecting(False)
         if lost is None:
-            lane.live += 1
-            self.is_live = True
-            self._note_tls(session)
+            self._note_open(session)
             return session
         self._hang_up()
-        if lost.cause is Cause.TLS and lane.terms.may_fall_back and not in_clear:
-            if lane.clear_until <= self._began:
-                log.warning("tls_failed_going_clear", host=lane.name, why=str(lost), for_s=_CLEAR_S)
-            lane.clear_until = self._began + _CLEAR_S
+        if self._learns_to_open(lost, in_clear=in_clear):
             return self._connect()
-        lane.fail(str(lost), began=self._began)
+        asked_s = wording.asked_wait_s(lost.text) if lost.reply is not None else None
+        lane.fail(str(lost), began=now, at_least_s=asked_s or 0.0)
         return None
+
+    def _learns_to_open(self, lost: Lost, *, in_clear: bool) -> bool:
+        """Take back what this host can't do; return whether another connection may go better."""
+        lane = self.lane
+        if lost.phase is Awaited.PROOF:
+            lane.learn_chunking(self._began, is_proved=False, why=str(lost))
+            return True
+        if lost.cause is not Cause.TLS or not lane.terms.may_fall_back or in_clear:
+            return False
+        if lane.clear_until <= self._began:
+            log.warning("tls_failed_going_clear", host=lane.name, why=str(lost), for_s=_CLEAR_S)
+        lane.clear_until = self._began + _CLEAR_S
+        return True
+
+    def _note_open(self, session: Session) -> None:
+        lane, client, now = self.lane, session.client, time.monotonic()
+        lane.live += 1
+        self.is_live = True
+        self._has_ended = self._was_idle = False
+        self._most_mails = lane.habits.messages(now) or sys.maxsize
+        self._note_tls(session)
+        if client.proved is not None:
+            lane.learn_chunking(now, is_proved=client.proved)
+
+    # ---- messages over one connection
 
     def _serve(self, session: Session) -> bool:
         """Deliver over one connection; return whether another one is worth making at once."""
-        client = session.client
+        if session.client.chunks:
+            return self._serve_window(session)
         wanted: Transaction | None = None
         while True:
             letter = self._next(session, is_idle=wanted is None)
@@ -132,12 +159,9 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
                 if not self._write_content(session, wanted):
                     return False
             elif letter is None:
-                self._hang_up(politely=True)
-                return not self._must_leave()
+                return self._leave()
             if letter is not None:
-                self._has_begun = True
-                self._begun.append(client.begin(letter, self._taken))
-                self._taken = None
+                self._begin(session.client, letter)
             wanted = None
             for event in session.exchange():
                 if type(event) is ContentWanted:
@@ -147,16 +171,50 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
                 elif type(event) is Lost:
                     return self._lost(session, event)
 
+    def _serve_window(self, session: Session) -> bool:
+        """Do the same by BDAT: keep as many under way as may be."""
+        client = session.client
+        while True:
+            while client.may_begin:
+                letter = self._next(session, is_idle=not client.unfinished)
+                if letter is None:
+                    break
+                self._begin(client, letter)
+            if not client.unfinished:
+                return self._leave()
+            for event in session.turn():
+                if type(event) is Finished:
+                    self._finished(event.transaction)
+                elif type(event) is Lost:
+                    return self._lost(session, event)
+
+    def _begin(self, client: Client, letter: Letter) -> None:
+        self._has_begun = True
+        self._reckoning.begun.append(client.begin(letter, self._taken))
+        self._taken = None
+
+    def _finished(self, transaction: Transaction) -> None:
+        self._was_idle = False
+        self._reckoning.finished(transaction)
+
+    def _lost(self, session: Session, lost: Lost) -> bool:
+        is_worth_another = self._reckoning.lost(session.client, lost, is_reused=self._was_idle)
+        self._hang_up()
+        return is_worth_another
+
     def _write_content(self, session: Session, wanted: Transaction) -> bool:
         delivery = wanted.owner
         if isinstance(delivery, Delivery) and not delivery.is_mine():
             self._hang_up()
-            self._begun.remove(wanted)
-            self.lane.drop(delivery)
+            self._reckoning.drop(wanted, delivery)
             self._return_taken()
             return False
         session.client.content(wanted)
         return True
+
+    def _leave(self) -> bool:
+        self._hang_up(politely=True)
+        return not self._must_leave()
 
     # ---- the next message
 
@@ -165,10 +223,13 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
 
         Waits for one only when the connection is idle.
         """
-        if session.client.is_full or not (is_idle or session.client.overlaps):
+        client, onward = session.client, self._reckoning.onward
+        if client.is_full or client.begun >= self._most_mails:
+            return None
+        if not (is_idle or client.overlaps):
             return None
         while not self._must_leave():
-            delivery = self._taken = self.lane.take()
+            delivery = self._taken = onward.popleft() if onward else self.lane.take()
             if delivery is None:
                 if not is_idle or not self._wait(session):
                     return None
@@ -183,17 +244,24 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         """Wait for work; False when the connection's idle life is over."""
         lane = self.lane
         self._wake.clear()
-        self.idle_since = time.monotonic()
+        began = self.idle_since = time.monotonic()
         lane.idle.append(self)
-        is_woken = self._wake.wait(self._house.settings.idle_s)
-        if not is_woken and self in lane.idle:
+        session.watch_idle(self._on_stir)
+        is_woken = self._wake.wait(lane.habits.idle_s(began, self._house.settings.idle_s))
+        session.unwatch_idle()
+        if self in lane.idle:
             lane.idle.remove(self)
-        if is_woken and session.is_stale():
+        if is_woken and (self._has_ended or session.is_stale()):
             # The server has closed it meanwhile: reconnect, and blame nobody.
-            metrics.count("connections_stale")
+            lane.note_idle_end(time.monotonic() - began, session.client.begun)
             self._hang_up()
             return False
+        self._was_idle = True
         return bool(is_woken)
+
+    def _on_stir(self) -> None:
+        self._has_ended = True
+        self._wake.set()
 
     def _letter(self, session: Session, delivery: Delivery) -> Letter | None:
         """Compose a delivery for this host; None when it was settled without being sent."""
@@ -224,93 +292,23 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         lane.done(delivery, [refused_here(refusal)] * len(delivery.recipients))
         return None
 
-    # ---- what happened
-
-    def _finished(self, transaction: Transaction) -> None:
-        self._begun.remove(transaction)
-        delivery = transaction.owner
-        if isinstance(delivery, Delivery):
-            self.lane.succeed()
-            self.lane.done(delivery, judge(transaction))
-
-    def _lost(self, session: Session, lost: Lost) -> bool:
-        """Judge what was under way; return whether another connection is worth making at once."""
-        client, lane = session.client, self.lane
-        blame = judge_host(lost, has_delivered=client.delivered > 0)
-        for transaction in reversed(client.unfinished):
-            self._lost_one(session, lost, transaction)
-        self._hang_up()
-        if blame is Blame.CONNECTION:
-            metrics.count("connections_used_up")
-            return True
-        now = time.monotonic()
-        is_out_of_step = lost.cause is Cause.OUT_OF_STEP and client.begun > 0
-        if is_out_of_step and client.pipelining and lane.learn_down(str(lost), now):
-            return True
-        lane.fail(str(lost), began=now)
-        return False
-
-    def _lost_one(self, session: Session, lost: Lost, transaction: Transaction) -> None:
-        client = session.client
-        self._begun.remove(transaction)
-        delivery = transaction.owner
-        if not isinstance(delivery, Delivery):
-            return
-        outcomes = judge_loss(
-            lost,
-            transaction,
-            is_sent_whole=client.sent_whole(transaction),
-            has_delivered=client.delivered > 0,
-        )
-        is_in_work = transaction is client.unfinished[0]
-        delivery.returned += is_in_work
-        if outcomes[0].fate is not Fate.AGAIN:
-            self.lane.done(delivery, outcomes)
-        elif delivery.returned > _RETURNS_LIMIT:
-            # A message that ends every connection it comes to is no innocent victim.
-            self.lane.done(delivery, [_counted(outcomes[0])] * len(outcomes))
-        else:
-            # Where its MAIL was what the host did not survive, another message makes the probe.
-            at_fault = is_in_work and outcomes[0].blame is Blame.HOST
-            self.lane.give_back(delivery, in_front=not at_fault)
+    # ---- leaving
 
     def _break_down(self, error: Exception) -> None:
-        """A fault of ours: nothing is lost, everything in hand is tried later.
-
-        What was begun is what we have noted, not what the conversation still calls unfinished: the
-        fault may have struck between a final reply and the news of it.
-        """
         session, taken = self._session, self._taken
-        owners = [(t, t.owner) for t in self._begun if isinstance(t.owner, Delivery)]
-        ids = [owner.slot.id for _, owner in owners] + ([taken.slot.id] if taken else [])
-        log.error("sender_broke", id=",".join(ids) or None, host=self.lane.name, why=repr(error))
-        self._taken, self._begun = None, []
-        for transaction, owner in owners:
-            is_sent = session is not None and session.client.sent_whole(transaction)
-            if transaction.final is not None:
-                self.lane.done(owner, judge(transaction))
-            else:
-                self._postpone(owner, Fate.UNKNOWN if is_sent else Fate.LATER, error)
-        if taken is not None:
-            self._postpone(taken, Fate.LATER, error)
-        self.lane.fail(f"internal error: {error!r}", began=time.monotonic())
-
-    def _postpone(self, delivery: Delivery, fate: Fate, error: Exception) -> None:
-        outcome = Outcome(fate, Blame.BOTH, "internal", f"internal error: {error!r}")
-        self.lane.done(delivery, [outcome] * len(delivery.recipients))
+        self._taken = None
+        self._reckoning.broke(session.client if session is not None else None, taken, error)
 
     def _return_taken(self) -> None:
         delivery, self._taken = self._taken, None
         if delivery is not None:
             self.lane.give_back(delivery)
 
-    # ---- leaving
-
     def _must_leave(self) -> bool:
         if self.lane.leaving > 0 and self._has_had_its_turn():
             self.lane.leaving -= 1
             self._is_dismissed = True
-        return self._is_dismissed or self._house.is_draining
+        return self._is_dismissed or self._reckoning.is_over or self._house.is_draining
 
     def _has_had_its_turn(self) -> bool:
         # Who made a connection uses it, else lanes that take turns do nothing but take turns.
@@ -341,8 +339,3 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         if session.client.under_tls and not member.verified and not lane.is_warned:
             lane.is_warned = True
             log.warning("tls_not_verified", host=lane.name, hint="smtp:// encrypts, and trusts all")
-
-
-def _counted(outcome: Outcome) -> Outcome:
-    """Return `outcome` as one that costs the message a try."""
-    return Outcome(Fate.LATER, Blame.BOTH, outcome.phase, outcome.text, outcome.code)

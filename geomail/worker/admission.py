@@ -138,7 +138,7 @@ class Admission:
 
     def split(self, delivery: Delivery, most: int) -> None:
         """Make several of a delivery whose host takes `most` recipients at a time."""
-        self._split(delivery.queue, delivery.slot, delivery.recipients, most)
+        self._split(delivery.queue, delivery.slot, delivery.left(), most)
 
     def release(self, queue: Queue, slot: Slot) -> None:
         """Give a slot back untouched: it is taken first by whoever takes next."""

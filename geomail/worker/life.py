@@ -78,6 +78,7 @@ class Worker:
         self.lanes = Lanes(
             settings,
             report=self.settler.report,
+            progress=self.settler.progress,
             stranded=self._on_stranded,
             split=self._on_too_many,
         )

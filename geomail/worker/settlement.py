@@ -8,6 +8,8 @@
 A message refused for now has its tries counted and comes back by the retry schedule, until its
 tries or its days are over. One that the host may have without having said so (unknown) has tries of
 its own: sent again with the same bytes and Message-ID, or held for a person, as the settings say.
+What a host has asked for in words ("try again in 5 minutes") is waited for, at least. A recipient
+whose refusal was the host's trouble, while others were delivered, comes back without a try.
 """
 
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from geomail.config import Settings
 from geomail.delivery.lane import Delivery
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.delivery.pace import is_too_old, retry_delay_s
+from geomail.delivery.wording import asked_wait_s
 from geomail.job import Email
 from geomail.queue import Dead, Done, JobState, Part, Record, Retry, Slot, Split
 
@@ -67,7 +70,7 @@ def _judged(
     since = since_ms(slot, delivery.email)
     over = tries > retries or is_too_old(since, now_ms, max_age_s=settings.max_age_s)
     held = settings.unknown == "hold" or unknown > settings.unknown_retries
-    final = {Fate.NEVER: True, Fate.LATER: over, Fate.UNKNOWN: held or over}
+    final = {Fate.NEVER: True, Fate.LATER: over, Fate.UNKNOWN: held or over, Fate.AGAIN: False}
     never = [i for i, o in enumerate(outcomes) if final.get(o.fate, False)]
     later = [i for i, o in enumerate(outcomes) if not final.get(o.fate, True)]
     delay_s = retry_delay_s(
@@ -75,10 +78,18 @@ def _judged(
         base_s=settings.retry_base_s,
         cap_s=settings.retry_cap_s,
         chance=chance,
+        at_least_s=max((_asked_s(outcomes[position]) for position in later), default=0.0),
     )
     last = outcomes[(never or later)[0]].text
     state = msgspec.structs.replace(old, tries=tries, unknown=unknown, last=last)
     return Verdict(later, never, int(delay_s * 1000), state)
+
+
+def _asked_s(outcome: Outcome) -> float:
+    """Return how long the host's own words say to wait; only a 4yz asks."""
+    if outcome.code is None or not 400 <= outcome.code < 500:
+        return 0.0
+    return asked_wait_s(outcome.text) or 0.0
 
 
 def _for(delivery: Delivery, positions: list[int], state: JobState) -> JobState:

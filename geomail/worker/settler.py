@@ -10,7 +10,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from gevent.event import Event
 
@@ -79,8 +79,17 @@ class Settler:
         if type(record) is not Done:
             _log_trouble(delivery, record, outcomes, lane)
         if self.delivery_log.is_wanted:
-            self.delivery_log.note(delivery, outcomes, lane)
+            pairs = zip(delivery.recipients, outcomes, strict=True)
+            self.delivery_log.note(delivery, pairs, lane)
         self.add(delivery.queue, record)
+
+    def progress(
+        self, delivery: Delivery, delivered: list[tuple[str, Outcome]], lane: Lane
+    ) -> None:
+        """Note who has it already of a delivery that goes on; nothing is settled yet."""
+        self._journal.note(delivery.queue.name, delivery.slot)
+        if self.delivery_log.is_wanted:
+            self.delivery_log.note(delivery, delivered, lane)
 
     def _record_of(self, delivery: Delivery, outcomes: list[Outcome]) -> Record:
         if len(outcomes) == 1 and outcomes[0].fate is Fate.DELIVERED:
@@ -172,10 +181,10 @@ class DeliveryLog:
             os.close(self._file)
         self._file = fresh
 
-    def note(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
+    def note(self, delivery: Delivery, pairs: Iterable[tuple[str, Outcome]], lane: Lane) -> None:
         """Keep a line for each recipient until the next `write()`."""
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        for recipient, outcome in zip(delivery.recipients, outcomes, strict=True):
+        for recipient, outcome in pairs:
             line = {
                 "time": at,
                 "id": delivery.slot.id,

@@ -32,9 +32,11 @@ class House:
         self.reports: list[Report] = []
         self.stranded: list[Delivery] = []
         self.splits: list[tuple[Delivery, int]] = []
+        self.delivered_so_far: list[str] = []
         self.lanes = Lanes(
             settings,
             report=self._report,
+            progress=self._progress,
             stranded=self.stranded.extend,
             split=lambda delivery, most: self.splits.append((delivery, most)),
         )
@@ -42,6 +44,11 @@ class House:
     def _report(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
         fates = [outcome.fate for outcome in outcomes]
         self.reports.append((delivery.email.recipients[0], fates, lane.name))
+
+    def _progress(
+        self, _delivery: Delivery, delivered: list[tuple[str, Outcome]], _lane: Lane
+    ) -> None:
+        self.delivered_so_far += [recipient for recipient, _ in delivered]
 
     def deliveries(self, recipients: Sequence[str]) -> list[Delivery]:
         mails = [{"to": to, "from": "me@example.com", "text": "hi"} for to in recipients]

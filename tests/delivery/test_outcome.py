@@ -10,6 +10,7 @@ from geomail.delivery.outcome import (
     judge_host,
     judge_loss,
     refused_here,
+    surplus,
 )
 from geomail.letter import Letter
 from geomail.smtp.events import Awaited, Cause, Lost, Transaction
@@ -17,7 +18,8 @@ from geomail.smtp.reply import Reply
 
 CODES = [200, 250, 251, 252, 299]
 LATER = [400, 421, 450, 451, 452, 455, 499]
-NEVER = [500, 521, 535, 550, 552, 554, 599]
+NEVER = [500, 521, 550, 552, 554, 599]
+LOGIN = [530, 534, 535]
 TAKEN = 250
 
 
@@ -284,3 +286,104 @@ def test_whose_trouble_a_lost_connection_is(cause: Cause, before: bool) -> None:
 def test_what_is_refused_here_is_never() -> None:
     found = refused_here(Reply(554, "5.3.4", ("5.3.4 too large",)))
     assert found == Outcome(Fate.NEVER, Blame.MESSAGE, "compose", "554 5.3.4 too large", 554)
+
+
+# ---- the login
+
+
+@pytest.mark.parametrize("code", LOGIN)
+def test_a_wrong_login_is_never_the_message_s(code: int) -> None:
+    again = (Fate.AGAIN, Blame.HOST)
+    at_mail = judge(transaction(mail=code, rcpt=(503, 503), data=503))
+    assert shown(at_mail) == [(*again, "MAIL", code)] * 2
+    assert shown(judge(transaction(mail=250, rcpt=(code,), data=503))) == [(*again, "RCPT", code)]
+    assert shown(judge(transaction(mail=250, rcpt=(250,), data=code))) == [(*again, "DATA", code)]
+    at_end = judge(transaction(mail=250, rcpt=(250,), data=354, final=code))
+    assert shown(at_end) == [(*again, "end of data", code)]
+
+
+# ---- several in flight (BDAT)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("phase", [Awaited.RSET, Awaited.MAIL, Awaited.RCPT, Awaited.BDAT])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_421_where_an_answer_was_due_answers_all_behind_it(
+    before: bool, phase: Awaited, is_first: bool
+) -> None:
+    made = transaction(mail=250) if is_first and phase is Awaited.BDAT else transaction()
+    (found,) = judge_loss(
+        loss(Cause.REFUSED, phase, 421),
+        made,
+        is_sent_whole=True,
+        has_delivered=before,
+        is_first=is_first,
+    )
+    if before:
+        assert (found.fate, found.blame) == (Fate.AGAIN, Blame.CONNECTION)
+    elif made.mail is None:
+        assert (found.fate, found.blame) == (Fate.AGAIN, Blame.HOST)
+    else:
+        assert (found.fate, found.blame) == (Fate.LATER, Blame.BOTH)
+
+
+@pytest.mark.parametrize("cause", [Cause.CLOSED, Cause.TIMEOUT, Cause.OUT_OF_STEP])
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_left_whole_and_was_not_answered_is_unknown(
+    cause: Cause, before: bool, is_first: bool
+) -> None:
+    (found,) = judge_loss(
+        loss(cause, Awaited.MAIL),
+        transaction(),
+        is_sent_whole=True,
+        has_delivered=before,
+        is_first=is_first,
+    )
+    assert found.fate is Fate.UNKNOWN
+
+
+@pytest.mark.parametrize("code", [500, 501, 502, 503, 504])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_bdat_that_is_not_understood_leaves_its_message_untouched(
+    code: int, before: bool
+) -> None:
+    lost = loss(Cause.OUT_OF_STEP, Awaited.BDAT, code)
+    first = judge_loss(
+        lost, transaction(mail=250, rcpt=(250,)), is_sent_whole=True, has_delivered=before
+    )
+    assert shown(first) == [(Fate.AGAIN, Blame.HOST, "BDAT", code)]
+    (behind,) = judge_loss(
+        lost, transaction(), is_sent_whole=True, has_delivered=before, is_first=False
+    )
+    assert behind.fate is Fate.UNKNOWN
+
+
+# ---- surplus
+
+
+@pytest.mark.parametrize(
+    ("rcpt", "expected"),
+    [
+        ((250, 452), [1]),
+        ((250, 552, 250, 452), [1, 3]),
+        ((250, 550, 451, 452), [3]),
+        ((452, 250), []),  # before any was accepted it is that recipient's own
+        ((452, 250, 452), [2]),
+        ((250, 250), []),
+        ((250,), []),
+    ],
+)
+def test_who_was_too_many(rcpt: tuple[int, ...], expected: list[int]) -> None:
+    assert surplus(transaction(mail=250, rcpt=rcpt, data=354, final=250)) == expected
+
+
+def test_an_enhanced_code_says_too_many_as_well() -> None:
+    made = transaction(mail=250, rcpt=(250, 451, 451), data=354, final=250)
+    made.rcpt[2] = Reply(451, "4.5.3", ("4.5.3 too many",))
+    assert surplus(made) == [2]
+
+
+@pytest.mark.parametrize("final", [451, 550, None])
+def test_nobody_goes_on_where_nobody_was_delivered(final: int | None) -> None:
+    assert surplus(transaction(mail=250, rcpt=(250, 452), data=354, final=final)) == []

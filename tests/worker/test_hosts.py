@@ -14,6 +14,7 @@ from geomail.delivery import sender as senders
 from geomail.letter import Letter, compose
 from geomail.queue import Park
 from geomail.sink import Sink
+from geomail.smtp import extensions
 from geomail.smtp.answers import Answer
 from geomail.smtp.client import Client
 from geomail.smtp.policy import Policy
@@ -94,8 +95,8 @@ def break_before_begin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def break_within_begin(monkeypatch: pytest.MonkeyPatch) -> None:
-    works = Client._mail_command
-    broken(monkeypatch, Client, "_mail_command", works, lambda _, letter: is_for_u1(letter))
+    works = extensions.envelope
+    broken(monkeypatch, extensions, "envelope", works, lambda letter, _: is_for_u1(letter))
 
 
 def break_content(monkeypatch: pytest.MonkeyPatch) -> None:

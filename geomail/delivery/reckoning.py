@@ -1,0 +1,212 @@
+"""The reckoning of one connection: what was begun on it, and what becomes of each of those.
+
+A transaction that is finished, a connection that is lost and a fault of ours all end here, in the
+lane: done, given back, held until it is known whose refusal it is, or sent on to recipients that
+were too many for one transaction. What outcomes mean is outcome's business, what a host's trouble
+means the lane's; this room is where the one is told to the other.
+
+`begun` holds what was begun and neither reported nor given back yet, so that a fault between a
+final reply and the news of it loses nothing. With BDAT there may be several: each is judged by what
+the kernel took of it and by the replies that were read.
+
+`is_over` says that the host wants no more on this connection, although nothing is wrong with it.
+"""
+
+import time
+from collections import deque
+
+from geomail import log, metrics
+from geomail.delivery import wording
+from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.outcome import (
+    Blame,
+    Fate,
+    Outcome,
+    cant_chunk,
+    judge,
+    judge_host,
+    judge_loss,
+    surplus,
+)
+from geomail.smtp.client import Client
+from geomail.smtp.events import Awaited, Cause, Lost, Transaction
+from geomail.smtp.reply import Reply
+
+_RETURNS_LIMIT = 2
+
+
+class Reckoning:
+    """What is under way on one connection after another of a sender."""
+
+    __slots__ = ("_lane", "begun", "is_over", "onward")
+
+    def __init__(self, lane: Lane) -> None:
+        self.is_over = False
+        self.begun: list[Transaction] = []
+        self.onward: deque[Delivery] = deque()  # for a further transaction at once
+        self._lane = lane
+
+    # ---- every reply is in
+
+    def finished(self, transaction: Transaction) -> None:
+        """Report a transaction whose replies are all in."""
+        self.begun.remove(transaction)
+        delivery, final = transaction.owner, transaction.final
+        if not isinstance(delivery, Delivery):
+            return
+        if final is not None and final.is_positive and len(transaction.rcpt) == 1:
+            self._lane.accept()  # the steady state
+            self._lane.done(delivery, judge(transaction))
+        else:
+            self._weigh(delivery, transaction)
+
+    def _weigh(self, delivery: Delivery, transaction: Transaction) -> None:
+        lane, mail, outcomes = self._lane, transaction.mail, judge(transaction)
+        blamed = [outcome for outcome in outcomes if outcome.blame is Blame.HOST]
+        if blamed:
+            self._login_is_wrong(delivery, outcomes, blamed[0])
+        elif mail is not None and mail.is_permanent:
+            is_over = lane.refuse(delivery, outcomes, sender=transaction.letter.mail_from)
+            self.is_over = self.is_over or is_over
+        elif mail is None or not mail.is_positive:
+            lane.succeed()
+            lane.done(delivery, outcomes)
+            self._obey(mail)
+        else:
+            lane.accept()
+            self._accepted(delivery, outcomes, surplus(transaction))
+
+    def _accepted(self, delivery: Delivery, outcomes: list[Outcome], onward: list[int]) -> None:
+        if onward and len(outcomes) == len(delivery.recipients):
+            self._lane.go_on(delivery, outcomes, onward)
+            self.onward.append(delivery)
+        else:
+            self._lane.done(delivery, outcomes)
+
+    def _login_is_wrong(self, delivery: Delivery, outcomes: list[Outcome], blamed: Outcome) -> None:
+        why = f"the login is not good enough: {blamed.phase}: {blamed.text}"
+        self._lane.fail(why, began=time.monotonic())
+        self.is_over = True
+        if all(outcome.fate is Fate.AGAIN for outcome in outcomes):
+            self._lane.give_back(delivery, in_front=False)
+        else:
+            self._lane.done(delivery, outcomes)
+
+    def _obey(self, mail: Reply | None) -> None:
+        """Leave the host alone for as long as it has asked for in answer to MAIL."""
+        asked_s = _asked_s(mail)
+        if asked_s > 0.0:
+            self._lane.fail(f"MAIL: {mail}", began=time.monotonic(), at_least_s=asked_s)
+            self.is_over = True
+
+    # ---- the connection is lost
+
+    def lost(self, client: Client, lost: Lost, *, is_reused: bool) -> bool:
+        """Judge what was under way; return whether another connection is worth making at once.
+
+        `is_reused`: nothing was answered since the connection was idle. What ends then, before MAIL
+        was answered, is as stale as if it had been noticed before.
+        """
+        unfinished = client.unfinished
+        is_stale = is_reused and all(transaction.mail is None for transaction in unfinished)
+        has_delivered = client.delivered > 0 or is_stale
+        for transaction in reversed(unfinished):
+            self._lost_one(client, lost, transaction, has_delivered=has_delivered)
+        lane, now = self._lane, time.monotonic()
+        if self._learns_less(client, lost, now):
+            return True
+        asked_s = _asked_s(lost.reply)
+        if asked_s == 0.0 and judge_host(lost, has_delivered=has_delivered) is Blame.CONNECTION:
+            if is_stale:
+                metrics.count("connections_stale")
+            else:
+                is_said = lost.reply is not None and wording.is_full(lost.text)
+                lane.note_end(client.begun - len(unfinished), is_said=is_said)
+            return True
+        lane.fail(str(lost), began=now, at_least_s=asked_s)
+        return False
+
+    def _learns_less(self, client: Client, lost: Lost, now: float) -> bool:
+        """Take back what the host could not bear; return whether there was something to take."""
+        is_out_of_step = lost.cause is Cause.OUT_OF_STEP and client.begun > 0
+        is_cut = lost.cause is Cause.CLOSED and lost.phase is Awaited.BDAT and not client.delivered
+        if client.chunks and (is_out_of_step or is_cut):
+            self._lane.learn_chunking(now, is_proved=False, why=str(lost))
+            return True
+        if is_out_of_step and client.pipelining:
+            return self._lane.learn_down(str(lost), now)
+        return False
+
+    def _lost_one(
+        self, client: Client, lost: Lost, transaction: Transaction, *, has_delivered: bool
+    ) -> None:
+        self.begun.remove(transaction)
+        delivery = transaction.owner
+        if not isinstance(delivery, Delivery):
+            return
+        is_first = transaction is client.unfinished[0]
+        outcomes = judge_loss(
+            lost,
+            transaction,
+            is_sent_whole=client.sent_whole(transaction),
+            has_delivered=has_delivered,
+            is_first=is_first,
+        )
+        delivery.returned += is_first and not cant_chunk(lost)
+        if any(outcome.fate is not Fate.AGAIN for outcome in outcomes):
+            self._lane.done(delivery, outcomes)
+        elif delivery.returned > _RETURNS_LIMIT:
+            # A message that ends every connection it comes to is no innocent victim.
+            self._lane.done(delivery, [_counted(outcomes[0])] * len(outcomes))
+        else:
+            # Where its MAIL was what the host did not survive, another message makes the probe.
+            at_fault = is_first and outcomes[0].blame is Blame.HOST
+            self._lane.give_back(delivery, in_front=not at_fault)
+
+    # ---- a fault of ours, and the end
+
+    def broke(self, client: Client | None, taken: Delivery | None, error: Exception) -> None:
+        """A fault of ours: nothing is lost, everything in hand is tried later.
+
+        What was begun is what we have noted, not what the conversation still calls unfinished: the
+        fault may have struck between a final reply and the news of it.
+        """
+        begun, self.begun = self.begun, []
+        owners = [(t, t.owner) for t in begun if isinstance(t.owner, Delivery)]
+        ids = [owner.slot.id for _, owner in owners] + ([taken.slot.id] if taken else [])
+        log.error("sender_broke", id=",".join(ids) or None, host=self._lane.name, why=repr(error))
+        for transaction, owner in owners:
+            is_sent = client is not None and client.sent_whole(transaction)
+            if transaction.final is not None:
+                self._lane.done(owner, judge(transaction))
+            else:
+                self._postpone(owner, Fate.UNKNOWN if is_sent else Fate.LATER, error)
+        if taken is not None:
+            self._postpone(taken, Fate.LATER, error)
+        self._lane.fail(f"internal error: {error!r}", began=time.monotonic())
+
+    def _postpone(self, delivery: Delivery, fate: Fate, error: Exception) -> None:
+        outcome = Outcome(fate, Blame.BOTH, "internal", f"internal error: {error!r}")
+        self._lane.done(delivery, [outcome] * len(delivery.recipients))
+
+    def drop(self, transaction: Transaction, delivery: Delivery) -> None:
+        """Forget a transaction whose lease was lost before its content was written."""
+        self.begun.remove(transaction)
+        self._lane.drop(delivery)
+
+    def give_back_onward(self) -> None:
+        """Give back what was to go on here: whoever comes next sends it to those that are left."""
+        while self.onward:
+            self._lane.give_back(self.onward.pop())
+
+
+def _asked_s(reply: Reply | None) -> float:
+    """Return the seconds that a 4yz asks to be left alone for, or 0."""
+    if reply is None or not reply.is_transient:
+        return 0.0
+    return wording.asked_wait_s(str(reply)) or 0.0
+
+
+def _counted(outcome: Outcome) -> Outcome:
+    """Return `outcome` as one that costs the message a try."""
+    return Outcome(Fate.LATER, Blame.BOTH, outcome.phase, outcome.text, outcome.code)
