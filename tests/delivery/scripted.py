@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import gevent
 from gevent.server import StreamServer
@@ -113,18 +113,23 @@ class Host:
 def terms(
     url: str,
     *,
-    ca_file: str | None = None,
     tls: str = "may",
     limits: Mapping[str, float] | None = None,
+    relay: Mapping[str, Any] | None = None,
+    ca_file: str | None = None,
     **more_limits: float,
 ) -> Terms:
-    """Return the terms with the host at `url`; `limits` are deadlines by their settings' names."""
+    """Return the terms with the host at `url`.
+
+    `limits` are deadlines by their settings' names; `relay` what else its table may say.
+    """
     given = {**(limits or {}), **more_limits}
     variables = {f"GEOMAIL_{name.upper()}": str(value) for name, value in given.items()}
     variables["GEOMAIL_HELO"] = "client.example"
     settings = config.load({"--relay": [url]}, variables, places=())
-    relay = replace(settings.relays["default"], ca_file=ca_file, tls_required=tls == "required")
-    return Terms(relay.members[0], relay, settings)
+    said = {"ca_file": ca_file, "tls_required": tls == "required", **(relay or {})}
+    made = replace(settings.relays["default"], **said)
+    return Terms(made.members[0], made, settings)
 
 
 @contextmanager
