@@ -1,4 +1,8 @@
-"""What a relay says of itself, for `geomail check`: a session up to the first MAIL."""
+"""What a relay says of itself, for `geomail check`: a session up to the first MAIL.
+
+It is shown as a delivery would find it: TLS and its proof, the mechanism of the login, and whether
+mails would go in chunks, which is tried out where the relay asks for it. No mail is sent.
+"""
 
 import time
 
@@ -15,7 +19,8 @@ def announce(member: Member, relay: Relay, settings: Settings) -> list[str]:
 
     Nothing is sent. Raises ConnectionError with the reason when it does not get that far.
     """
-    session = Session(Terms(member, relay, settings))
+    chunking = "prove" if relay.chunking == "on" else "off"
+    session = Session(Terms(member, relay, settings), chunking=chunking)
     watchdog = gevent.spawn(_watch, session)
     try:
         lost = session.open()
@@ -24,9 +29,10 @@ def announce(member: Member, relay: Relay, settings: Settings) -> list[str]:
         client = session.client
         lines = [f"greeting: {client.greeting}"]
         lines.append(f"TLS: {_tls_shown(session)}")
-        lines.append(f"login: {'accepted' if client.is_logged_in else 'none'}")
+        lines.append(f"login: {_login_shown(session)}")
         keywords = sorted(f"{key} {rest}".strip() for key, rest in client.capabilities.items())
         lines.append(f"announces: {', '.join(keywords) or 'nothing (no EHLO)'}")
+        lines.append(f"chunking: {_chunking_shown(session)}")
         session.close()
         return lines
     finally:
@@ -45,4 +51,22 @@ def _tls_shown(session: Session) -> str:
     version = session.tls_version()
     if version is None:
         return "no"
-    return f"{version}, {'verified' if session.terms.member.verified else 'not verified'}"
+    return f"{version}, {'verified' if session.terms.is_verified else 'not verified'}"
+
+
+def _login_shown(session: Session) -> str:
+    mechanism = session.client.mechanism
+    return f"accepted by {mechanism}" if mechanism else "none"
+
+
+def _chunking_shown(session: Session) -> str:
+    relay, client = session.terms.relay, session.client
+    if "CHUNKING" not in client.capabilities:
+        return "not announced"
+    if relay.chunking == "off":
+        return f'announced, and not used: chunking = "on" in [relay.{relay.name}] would'
+    if client.proved is None:
+        return "announced, and not used without PIPELINING"
+    if not client.proved:
+        return "announced, and not used: the host runs what it should swallow"
+    return f"used, {relay.in_flight} mails in flight"
