@@ -4,7 +4,7 @@
     chunking     on for a host that has proved it within the hour, to be proved by each connection
                  until then, and off for an hour after it failed
 
-What the relay's owner has set is the most; this only takes away. Pure: the clock is an argument.
+What the relay's owner has set is the most; this only takes away.
 """
 
 from typing import Literal

@@ -45,6 +45,16 @@ class Peer:
         found, _, self.heard = self.heard.partition(end)
         return found
 
+    def read(self, size: int) -> bytes:
+        """Read `size` bytes. Raises EOFError."""
+        while len(self.heard) < size:
+            block = self.sock.recv(65536)
+            if not block:
+                raise EOFError(self.heard)
+            self.heard += block
+        found, self.heard = self.heard[:size], self.heard[size:]
+        return found
+
     def greet(self, *, ehlo: bytes = EHLO) -> None:
         """Say what is said before the first MAIL."""
         self.say(b"220 mx.example\r\n")

@@ -1,129 +1,17 @@
 """Lanes and senders against real hosts: a sink, or a port where nobody listens."""
 
-import json
 import socket
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
 
 import gevent
 import pytest
+from house import MakeHouse, closed_port, many, talk, until, url
 from scripted import Host, Peer
 
-from geomail import config, job
-from geomail.delivery.lane import Delivery, Lane
-from geomail.delivery.lanes import Lanes
-from geomail.delivery.outcome import Fate, Outcome
-from geomail.queue import Link, Queue
+from geomail.delivery.outcome import Fate
 from geomail.sink import Sink
 
-Report = tuple[str, list[Fate], str]
-
-
-class House:
-    """Lanes with a real queue, and a list of everything they have reported."""
-
-    def __init__(self, redis_url: str, *relays: str, **environ: str) -> None:
-        flags = {"--concurrency": environ.pop("concurrency", "10")}
-        variables = {f"GEOMAIL_{name.upper()}": value for name, value in environ.items()}
-        settings = config.load({**flags, "--relay": list(relays)}, variables, places=())
-        self.queue = Queue(Link(redis_url), "queue:lanes")
-        self.queue.register()
-        self.reports: list[Report] = []
-        self.stranded: list[Delivery] = []
-        self.splits: list[tuple[Delivery, int]] = []
-        self.delivered_so_far: list[str] = []
-        self.lanes = Lanes(
-            settings,
-            report=self._report,
-            progress=self._progress,
-            stranded=self.stranded.extend,
-            split=lambda delivery, most: self.splits.append((delivery, most)),
-        )
-
-    def _report(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
-        fates = [outcome.fate for outcome in outcomes]
-        self.reports.append((delivery.email.recipients[0], fates, lane.name))
-
-    def _progress(
-        self, _delivery: Delivery, delivered: list[tuple[str, Outcome]], _lane: Lane
-    ) -> None:
-        self.delivered_so_far += [recipient for recipient, _ in delivered]
-
-    def deliveries(self, recipients: Sequence[str]) -> list[Delivery]:
-        mails = [{"to": to, "from": "me@example.com", "text": "hi"} for to in recipients]
-        self.queue.push([json.dumps(mail).encode() for mail in mails])
-        slots = self.queue.take(len(mails)).slots
-        assert len(slots) == len(mails)
-        found = []
-        for slot in slots:
-            email = job.decode(slot.payload)
-            assert isinstance(email, job.Email)
-            found.append(
-                Delivery(
-                    self.queue,
-                    slot,
-                    email=email,
-                    recipients=email.recipients,
-                    sender=job.Address("me@example.com"),
-                    route="default",
-                )
-            )
-        return found
-
-    def put(self, lane: int, *recipients: str) -> None:
-        for delivery in self.deliveries(recipients):
-            self.lanes.lanes[lane].put(delivery)
-
-    def fates(self) -> Counter[Fate]:
-        return Counter(fate for _, fates, _ in self.reports for fate in fates)
-
-    def close(self) -> None:
-        self.lanes.stop()
-        self.lanes.join(0.2, last_s=0.2)
-
-
-MakeHouse = Callable[..., House]
-
-
-@pytest.fixture
-def make_house(redis_url: str) -> Iterator[MakeHouse]:
-    houses: list[House] = []
-
-    def make(*relays: str, **environ: str) -> House:
-        houses.append(House(redis_url, *relays, **environ))
-        return houses[-1]
-
-    yield make
-    for house in houses:
-        house.close()
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    with Sink() as running:
-        yield running
-
-
-def url(sink: Sink) -> str:
-    return f"smtp://127.0.0.1:{sink.address[1]}"
-
-
-def closed_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
-
-
-def until(is_so: Callable[[], bool], within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
-        gevent.sleep(0.005)
-
-
-def many(n: int, local: str = "bo") -> list[str]:
-    return [f"{local}{i}@example.org" for i in range(n)]
+pytest_plugins = ("delivery_fixtures",)
 
 
 def test_each_delivery_is_reported_once(make_house: MakeHouse, sink: Sink) -> None:
@@ -326,23 +214,6 @@ def test_a_probing_lane_gets_one_delivery(make_house: MakeHouse, sink: Sink) -> 
             lane.put(delivery)
         assert probing.in_hand == 1
         until(lambda: house.fates() == {Fate.DELIVERED: 19})
-
-
-def talk(peer: Peer, *, limits: str = "", then: Callable[[], object] = lambda: None) -> list[int]:
-    """Take mails until the client says QUIT; return how many recipients each had."""
-    peer.greet(ehlo=b"250-mx.example\r\n250-PIPELINING\r\n250 LIMITS %s\r\n" % limits.encode())
-    mails: list[int] = []
-    while not (line := peer.hear(b"\r\n")).startswith(b"QUIT"):
-        if line.startswith(b"MAIL"):
-            mails.append(0)
-        mails[-1] += line.startswith(b"RCPT")
-        if line == b"DATA":
-            peer.say(b"354 go\r\n")
-            peer.hear(b"\r\n.\r\n")
-        peer.say(b"250 ok\r\n")
-    then()
-    peer.say(b"221 bye\r\n")
-    return mails
 
 
 def test_a_connection_that_says_quit_holds_up_nobody(make_house: MakeHouse) -> None:
