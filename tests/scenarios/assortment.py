@@ -44,11 +44,20 @@ def deliver(
     seen = {compare(content, wanted) for content in peer.mails()}
     assert len(seen) == expected == peer.count()
     assert not peer.complaints(), peer.complaints()[:5]
+    troubles = re.findall(r".* (?:WARNING|ERROR|deferred) .*", stage.processes[-1].stderr)
+    assert not troubles, troubles[:5]
 
 
 def jobs(numbers: Iterable[int]) -> dict[str, dict[str, Any]]:
     """Return a job of each number, under its label."""
     return {f"n{number}": job(number) for number in numbers}
+
+
+def mostly_refused() -> dict[str, dict[str, Any]]:
+    """Return about a hundred jobs that nobody takes, and two that somebody does."""
+    refused = {label: job for label, job in jobs(range(1_500)).items() if nobody_takes(job)}
+    taken = {label: job for label, job in jobs(range(20)).items() if not is_refused(job)}
+    return refused | dict(list(taken.items())[:2])
 
 
 def job(number: int) -> dict[str, Any]:

@@ -66,7 +66,9 @@ class Exim(Peer):
         re.IGNORECASE,
     )
     usual = re.compile(
-        r"rejected RCPT <refused|incomplete transaction \(RSET\)| closed by QUIT| [<=]= | => "
+        r"""rejected RCPT <refused|incomplete transaction \((RSET|QUIT)\)| closed by QUIT| [<=]= | => """
+        # How a host proves that it swallows a chunk that it refuses (RFC 3030).
+        r"""|error in "BDAT 7 LAST" .* valid RCPT command must precede BDAT"""
     )
 
     def __init__(self, program: str) -> None:
@@ -91,3 +93,7 @@ class Exim(Peer):
             _SETTINGS.format(program=program, folder=self.folder, user=_USER, port=self.port)
         )
         self.run([program, "-C", str(config), "-bdf"], mounts=mounts)
+
+    def taken_by_chunks(self) -> int:
+        """Return how many mails came by BDAT: K in the log."""
+        return len(re.findall(r"(?m) <= .* P=esmtp \S* ?K ", self.log))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from scenarios.assortment import deliver, jobs, nobody_takes
+from scenarios.assortment import deliver, jobs, mostly_refused, nobody_takes
 from scenarios.exim_host import Exim
 from scenarios.stage import Stage
 
@@ -25,11 +25,18 @@ def test_a_thousand_mails_of_all_kinds(stage: Stage, exim: Exim) -> None:
 
 
 @pytest.mark.xfail(reason="a connection spends more RSETs than Exim allows", strict=False)
-def test_one_refused_mail_after_the_other(stage: Stage, exim: Exim) -> None:
+def test_a_thousand_mails_in_flights(stage: Stage, exim: Exim) -> None:
+    wanted = jobs(range(1_000))
+    deliver(stage, exim, wanted, url=url(exim), chunking="on")
+    taken = sum(not nobody_takes(job) for job in wanted.values())
+    assert exim.taken_by_chunks() == taken
+
+
+@pytest.mark.xfail(reason="a connection spends more RSETs than Exim allows", strict=False)
+@pytest.mark.parametrize("chunking", ["off", "on"])
+def test_one_refused_mail_after_the_other(stage: Stage, exim: Exim, chunking: str) -> None:
     # A RSET ends each of them, and Exim takes ten commands a connection that serve no mail.
-    refused = {label: job for label, job in jobs(range(1_500)).items() if nobody_takes(job)}
-    taken = dict(list(jobs(range(100)).items())[:2])
-    deliver(stage, exim, refused | taken, url=url(exim))
+    deliver(stage, exim, mostly_refused(), url=url(exim), chunking=chunking)
 
 
 def test_who_speaks_out_of_turn_is_told_off(exim: Exim) -> None:
