@@ -66,7 +66,8 @@ class Exim(Peer):
         re.IGNORECASE,
     )
     usual = re.compile(
-        r"""rejected RCPT <refused|incomplete transaction \((RSET|QUIT)\)| closed by QUIT| [<=]= | => """
+        r"""rejected RCPT <refused|incomplete transaction \((RSET|QUIT)\)| closed by QUIT"""
+        r"""| [<=]= | => """
         # How a host proves that it swallows a chunk that it refuses (RFC 3030).
         r"""|error in "BDAT 7 LAST" .* valid RCPT command must precede BDAT"""
     )
