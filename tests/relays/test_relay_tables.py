@@ -128,6 +128,13 @@ def test_what_contradicts_itself_is_refused(file: Path, url: str, text: str, sai
     assert "geheim" not in str(raised.value)
 
 
+def test_a_token_beside_a_password_in_a_variable_is_refused(file: Path) -> None:
+    environ = {"GEOMAIL_RELAY_PASSWORD": "geheim"}
+    with pytest.raises(ConfigError, match="two ways to log in") as raised:
+        settings_of(file, "token_file = '/t'", environ=environ)
+    assert "geheim" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("url", "text", "tls", "is_verified"),
     [
