@@ -335,7 +335,8 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
 
     def _note_tls(self, session: Session) -> None:
         lane = self.lane
-        member = lane.terms.member
-        if session.client.under_tls and not member.verified and not lane.is_warned:
+        terms = lane.terms
+        if session.client.under_tls and not terms.is_verified and not lane.is_warned:
             lane.is_warned = True
-            log.warning("tls_not_verified", host=lane.name, hint="smtp:// encrypts, and trusts all")
+            cause = "smtp:// encrypts, and" if terms.relay.verify else "verify = false"
+            log.warning("tls_not_verified", host=lane.name, hint=f"{cause} trusts all")

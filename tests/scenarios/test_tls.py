@@ -117,6 +117,27 @@ def test_plain_smtp_is_encrypted_by_whom_nobody_can_verify(
     assert worker.stderr.count("tls_not_verified") == 1
 
 
+@pytest.mark.parametrize("scheme", ["smtp+starttls", "smtps"])
+def test_verified_by_nobody_where_that_is_written_down(
+    stage: Stage, authority: trustme.CA, scheme: str
+) -> None:
+    files = certificate(stage, authority, "mail.example.com")
+    host = stage.host(implicit_tls=scheme == "smtps", **files, **LOGINS)
+    stage.push(map(mail, range(50)))
+    url = f"{scheme}://{LOGIN}@localhost:{host.port}"
+    worker = worker_for(stage, url, ca=False, more="verify = false\n")
+    delivers(stage, host, worker)
+    assert worker.stderr.count("tls_not_verified") == 1
+
+
+def test_a_login_in_clear_where_that_is_written_down(stage: Stage) -> None:
+    policy = {"require_auth": True, "auth_in_clear": True}
+    host = stage.host(logins={USER: PASSWORD}, policy=policy)
+    stage.push(map(mail, range(50)))
+    url = f"smtp://{LOGIN}@localhost:{host.port}"
+    delivers(stage, host, worker_for(stage, url, ca=False, more="auth_in_clear = true\n"))
+
+
 def test_a_failed_handshake_is_followed_by_a_new_connection_in_clear(stage: Stage) -> None:
     host = stage.host(policy={"starttls": True})
     stage.push(map(mail, range(50)))
@@ -129,7 +150,8 @@ def test_a_failed_handshake_is_followed_by_a_new_connection_in_clear(stage: Stag
 def test_never_in_clear_where_tls_is_required(stage: Stage) -> None:
     host = stage.host(policy={"starttls": True})
     stage.push(map(mail, range(50)))
-    worker = worker_for(stage, f"smtp://localhost:{host.port}", more='tls = "required"\n')
+    url = f"smtp://localhost:{host.port}"
+    worker = worker_for(stage, url, ca=False, more='tls = "required"\n')
     refuses(stage, host, worker)
     assert "going_clear" not in worker.stderr
 
@@ -138,9 +160,8 @@ def test_never_in_clear_where_tls_is_required(stage: Stage) -> None:
 def test_never_in_clear_where_starttls_is_not_offered(stage: Stage, login: str) -> None:
     host = stage.host()
     stage.push(map(mail, range(50)))
-    worker = worker_for(
-        stage, f"smtp+starttls://{login}localhost:{host.port}", password=PASSWORD if login else None
-    )
+    url = f"smtp+starttls://{login}localhost:{host.port}"
+    worker = worker_for(stage, url, password=PASSWORD if login else None, ca=False)
     refuses(stage, host, worker, "STARTTLS")
 
 
