@@ -239,6 +239,43 @@ def test_an_initial_response_is_sent_only_where_the_line_fits() -> None:
     assert min(lengths) == len(b"AUTH PLAIN\r\n")
 
 
+ANSWERS = st.builds(
+    "{} {}\r\n".format,
+    st.sampled_from([235, 250, 334, 354, 421, 432, 454, 500, 501, 504, 530, 534, 535, 538]),
+    st.one_of(
+        st.binary(max_size=60).map(lambda challenge: base64.b64encode(challenge).decode()),
+        st.sampled_from(
+            ["", "5.5.4 no", "5.7.8 no such mechanism", "5.7.9 too weak", "====", "r="]
+        ),
+        st.builds(
+            lambda more, i: base64.b64encode(f"r={NONCE}{more},s=QUJD,i={i}".encode()).decode(),
+            st.sampled_from(["", "x"]),
+            st.sampled_from([1, 4096, 600_001]),
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize("login", [ANN, BEARER], ids=["password", "token"])
+@given(answers=st.lists(ANSWERS, min_size=25, max_size=25))
+def test_whatever_a_host_answers_a_login_ends(login: Login, answers: list[str]) -> None:
+    policy = Policy("client.example", login=login, nonce=NONCE)
+    client = Client(policy, under_tls=True)
+    events = client.receive(b"220 mx.example\r\n")
+    client.output()
+    offers = " ".join(MECHANISMS).encode()
+    events += client.receive(b"250-mx.example\r\n250 AUTH " + offers + b"\r\n")
+    for answer in answers:
+        if not client.output():
+            break
+        events += client.receive(answer.encode())
+    [event] = events
+    assert isinstance(event, Ready | Lost)
+    assert client.mechanism != "SCRAM-SHA-256"  # nobody here could have signed
+    assert "wörd" not in str(event)
+    assert str(login.token) not in str(event)
+
+
 @pytest.fixture
 def everything_logged() -> Iterator[list[str]]:
     """Collect what is logged, from DEBUG up."""
