@@ -13,6 +13,10 @@ What the policy demands is never given up: without TLS where it must be, or with
 is no Ready. EHLO is not said again behind the login, for some hosts then forget the login. Whether
 a reply was awaited at all, the client knows: it counts. RFC 5321, 3207, 4954.
 
+One login is tried, once: another mechanism only where the host doesn't speak the one before, or
+takes no initial response with it. A password goes in clear where the policy says so, a token never,
+and what a host repeats of either is taken out of what is said of it (`discreet`).
+
 The proof (`chunking = "prove"`) is about BDAT (RFC 3030). A chunk is sent together with its
 envelope; a host that refuses the envelope and does not swallow the chunk would run the mail as
 commands. So where no transaction is open, one chunk is sent for it to refuse, and RSET: who answers
