@@ -14,6 +14,15 @@ def test_a_delivery_log_in_a_folder_that_is_not_there(stage: Stage) -> None:
     assert f"can't write {log}: No such file" in stage.refusal(*words, status=2)
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_relay_whose_files_are_not_there(stage: Stage, processes: str) -> None:
+    file, token = stage.folder / "geomail.toml", stage.folder / "token"
+    file.write_text(f'[relay.default]\nurl = "smtps://ann@h"\ntoken_file = "{token}"\n')
+    words = ("run", "--config", str(file), "--processes", processes)
+    said = f"token_file of relay default: can't read {token}: No such file"
+    assert said in stage.refusal(*words, status=2)
+
+
 def test_a_redis_that_forbids_waiting(stage: Stage) -> None:
     stage.redis.execute_command("ACL", "SETUSER", "bob", "on", ">pw", "~*", "+@all", "-blmove")
     stage.push([mail(0)])
