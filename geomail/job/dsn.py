@@ -5,7 +5,7 @@
 `notify`: "never" alone, or any of "success", "failure" and "delay", as a list or as text with
 commas. `ret`: whether a report brings the mail back ("full") or only its header ("hdrs"). `envid`:
 what the report names the mail by; printable ASCII, because a report is plain ASCII, and at most 100
-octets as it goes over the wire, where `+`, `=` and the space take three (section 4.4). Letters
+octets as it goes over the wire, where `+ = < >` and the space take three (section 4.4). Letters
 count in any case.
 
 Not promised: that a host can do it. One that does not announce DSN gets the mail without.
@@ -23,7 +23,7 @@ _KEYS = ("notify", "ret", "envid")
 _EVENTS = ("SUCCESS", "FAILURE", "DELAY")
 _NEVER = ("NEVER",)
 _PRINTABLE = re.compile(r"[ -~]*")
-_ESCAPED = re.compile(r"[ +=]")
+_ESCAPED = re.compile(r"[ +=<>]")
 
 
 def dsn(value: object, key: str) -> Dsn | None:
@@ -73,6 +73,6 @@ def _envid(value: object, key: str) -> str:
     if size > MAX_ENVID:
         raise PayloadError(
             f"{key}: at most {MAX_ENVID} octets expected, not {size:,} "
-            "(each space, + and = takes three)"
+            "(each space, +, =, < and > takes three)"
         )
     return text

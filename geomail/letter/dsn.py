@@ -4,14 +4,15 @@
     RCPT TO:<b@y.org> NOTIFY=FAILURE,DELAY
 
 ENVID travels as xtext: `+`, `=` and what is no graphic ASCII become `+` and two hexadecimal digits,
-so nothing in it can end the parameter. A retry says the same.
+so nothing in it can end the parameter; so do `<` and `>`, which may stay, and which a host that
+looks for the end of the path could trip over. A retry says the same.
 """
 
 import re
 
 from geomail.job import Dsn
 
-_UNFIT = re.compile(rb"[^!-*,-<>-~]")
+_UNFIT = re.compile(rb"[^!-*,-;?-~]")
 
 
 def parameters(asked: Dsn) -> tuple[str, str]:
