@@ -8,8 +8,11 @@ import re
 from geomail.smtp.events import Letter
 from geomail.smtp.reply import Reply
 
-SUSPECT = re.compile('[\x00-\x20\x7f<>"\\\\]')
-_QUOTED = re.compile(r'"(?:[^\x00-\x1f\x7f"\\]|\\[\x20-\x7e])*"@[^\x00-\x20\x7f<>"\\]+')
+SUSPECT = re.compile('[\x00-\x20\x7f<>"\\\\\ud800-\udfff]')
+_QUOTED = re.compile(
+    r'"(?:[^\x00-\x1f\x7f"\\\ud800-\udfff]|\\[\x20-\x7e])*"@[^\x00-\x20\x7f<>"\\\ud800-\udfff]+'
+)
+_PARAMETERS = re.compile(r"(?:[A-Z]+=[!-;?-~]+(?: [A-Z]+=[!-;?-~]+)*)?")
 
 
 def announced(reply: Reply) -> dict[str, str]:
@@ -37,7 +40,8 @@ def limits(capabilities: dict[str, str]) -> tuple[int, int]:
 def refusal(letter: Letter, capabilities: dict[str, str]) -> Reply | None:
     """Return the reply that `letter` would earn where only this is announced, or None.
 
-    RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8), RFC 5321 section 4.1.2 (addresses).
+    RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8), RFC 5321 section 4.1.2 (addresses),
+    RFC 3461 (DSN: what is not announced is left out, so it is no reason).
     """
     limit = capabilities.get("SIZE", "")
     if limit.isdecimal() and 0 < int(limit) < len(letter.content):
@@ -46,11 +50,23 @@ def refusal(letter: Letter, capabilities: dict[str, str]) -> Reply | None:
         return _refuse("5.6.3", "8-bit content, and the host does not announce 8BITMIME")
     if letter.smtputf8 and "SMTPUTF8" not in capabilities:
         return _refuse("5.6.7", "a non-ASCII address, and the host does not announce SMTPUTF8")
+    return _unsafe(letter)
+
+
+def _unsafe(letter: Letter) -> Reply | None:
+    """Refuse what would end a command early, or be another one: whoever composed it."""
     addresses = (letter.mail_from, *letter.recipients)
-    if SUSPECT.search("".join(addresses)) is not None:
+    joined = "".join(addresses)
+    if SUSPECT.search(joined) is not None:
         for address in addresses:
             if not is_safe_path(address):
                 return _refuse("5.1.3", f"address {address!r} can't stand in a command")
+    if not letter.smtputf8 and not joined.isascii():
+        return _refuse("5.6.7", "a non-ASCII address in a letter that does not say so")
+    if letter.dsn is not None and not all(map(_PARAMETERS.fullmatch, letter.dsn)):
+        return _refuse("5.5.4", f"parameters {letter.dsn!r} can't stand in a command")
+    if not letter.recipients:
+        return _refuse("5.1.3", "no recipients")
     return None
 
 

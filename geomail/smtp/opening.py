@@ -124,7 +124,7 @@ class Opening:
     def _hello(self) -> Step:
         self.capabilities = {}
         helo = self.policy.helo
-        if not helo.isascii() or extensions.SUSPECT.search(helo) is not None:
+        if not (helo and helo.isascii()) or extensions.SUSPECT.search(helo) is not None:
             text = f"our name can't be {helo!r}: set helo"
             return Lost(Cause.OUT_OF_STEP, Awaited.EHLO, text)
         return _say(Awaited.EHLO, f"EHLO {helo}\r\n")
