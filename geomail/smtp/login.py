@@ -1,43 +1,39 @@
-"""The server's half of AUTH (RFC 4954): PLAIN (RFC 4616) and LOGIN, an exchange of base64 lines.
+"""The server's half of AUTH (RFC 4954): a mechanism's challenges and responses as base64 lines.
 
-MECHANISMS says which questions a mechanism asks; a response follows each (for PLAIN: user and
-password at once). An Exchange ends with any reply but 334. It keeps the password only as long as
-the check takes, and nothing of it is shown by repr.
+An Exchange ends with any reply but 334. It keeps a secret only as long as the mechanism runs, and
+nothing of it is shown by repr. What is asked, and who is let in, is geomail.smtp.accounts'.
 """
 
 import base64
-import binascii
-from collections.abc import Callable
 
+from geomail.smtp.accounts import ASK_USER, MECHANISMS, Accounts
 from geomail.smtp.answers import (
-    ASK_PASSWORD,
-    ASK_USER,
     BAD_BASE64,
     BAD_LOGIN,
     LOGGED_IN,
     LOGIN_CANCELLED,
-    RESPOND,
+    NO_INITIAL_RESPONSE,
     Answer,
 )
 
-MECHANISMS = {b"PLAIN": (RESPOND,), b"LOGIN": (ASK_USER, ASK_PASSWORD)}
-
 
 class Exchange:
-    """One login by `mechanism`; `check` tells whether (user, password) is right."""
+    """One login to one of `accounts` by the mechanism of this name."""
 
-    __slots__ = ("_check", "_questions", "_responses", "user")
+    __slots__ = ("_first", "_steps", "user")
 
-    def __init__(self, mechanism: bytes, check: Callable[[str, str], bool]) -> None:
-        self._questions = MECHANISMS[mechanism]
-        self._check = check
-        self._responses: list[str] = []
+    def __init__(self, mechanism: str, accounts: Accounts) -> None:
+        self._steps = MECHANISMS[mechanism](accounts)
+        self._first = next(self._steps)
         self.user: str | None = None
 
     def begin(self, initial: bytes) -> Answer:
         """Return the first reply; `initial` is what came with AUTH ("=" is empty)."""
         if not initial:
-            return self._questions[0]
+            return _asking(self._first)
+        # RFC 4954 4 wants 501 where the server begins; but for LOGIN everyone sends the user.
+        if self._first not in (b"", ASK_USER):
+            return NO_INITIAL_RESPONSE
         return self.respond(b"" if initial == b"=" else initial)
 
     def respond(self, line: bytes) -> Answer:
@@ -45,24 +41,13 @@ class Exchange:
         if line == b"*":
             return LOGIN_CANCELLED
         try:
-            text = base64.b64decode(line, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+            return _asking(self._steps.send(base64.b64decode(line, validate=True)))
+        except ValueError:  # of base64, of UTF-8, of SASLprep
             return BAD_BASE64
-        self._responses.append(text)
-        if len(self._responses) < len(self._questions):
-            return self._questions[len(self._responses)]
-        return self._judge()
+        except StopIteration as ended:
+            self.user = ended.value
+            return LOGGED_IN if self.user else BAD_LOGIN
 
-    def _judge(self) -> Answer:
-        user, password = self._credentials()
-        self._responses.clear()
-        if not (user and password and self._check(user, password)):
-            return BAD_LOGIN
-        self.user = user
-        return LOGGED_IN
 
-    def _credentials(self) -> tuple[str, str]:
-        if len(self._responses) == 2:
-            return self._responses[0], self._responses[1]
-        authority, user, password = [*self._responses[0].split("\0"), "", ""][:3]
-        return (user if authority in ("", user) else "", password)
+def _asking(challenge: bytes) -> Answer:
+    return Answer(334, "", base64.b64encode(challenge).decode())

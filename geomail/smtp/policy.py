@@ -1,14 +1,16 @@
 """What an SMTP server announces, demands and allows: the settings of a Server.
 
-The other half of announcing is here too: a parameter of MAIL that was not announced is refused with
-555, one with a value that can't be with 501 (RFC 5321 4.1.1.11).
+The other half of announcing is here too: a parameter of MAIL or RCPT that was not announced is
+refused with 555, one with a value that can't be, or given twice, with 501 (RFC 5321 4.1.1.11).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from geomail.smtp import answers
+from geomail.smtp.accounts import MECHANISMS, Accounts
 from geomail.smtp.answers import Answer
+from geomail.smtp.parameters import FORMS
 from geomail.smtp.paths import Parameters
 
 Check = Callable[[str], Answer | None]
@@ -18,79 +20,127 @@ Check = Callable[[str], Answer | None]
 class Policy:
     """The settings of a Server, shared by its conversations.
 
-    `greeting` replaces the 220. `auth` tells whether (user, password) is right; login is offered
-    under TLS only, unless `auth_in_clear`. `check_sender` and `check_recipient` return the reply
-    that refuses an address, or None; a 421 closes the connection. `max_size` is in bytes of content
-    as its author wrote it.
+    `greeting` replaces the 220. `accounts` may log in, under TLS only unless `auth_in_clear`;
+    `mechanisms` announces these instead of all that the accounts allow. `check_sender` and
+    `check_recipient` return the reply that refuses an address, or None; a 421 closes the
+    connection. `max_size` is in bytes of content as its author wrote it; `max_mails` is per
+    connection; `limits` announces what max_recipients and max_mails say (RFC 9422).
+
+    `bare_newlines` takes content with a CR or LF alone when it comes by BDAT. Without
+    `swallows_chunks` the octets of a refused chunk are run as commands: a fault of real servers,
+    for trying a client.
     """
 
     hostname: str = "localhost"
     greeting: Answer | None = None
     extended: bool = True
     pipelining: bool = True
+    chunking: bool = True
     eight_bit: bool = True
     smtputf8: bool = True
+    dsn: bool = True
+    size: bool = True
+    limits: bool = False
     enhanced_codes: bool = True
     starttls: bool = False
-    auth: Callable[[str, str], bool] | None = None
+    accounts: Accounts | None = None
+    mechanisms: str = ""
     auth_in_clear: bool = False
     require_tls: bool = False
     require_auth: bool = False
     max_recipients: int = 1000
+    max_mails: int | None = None
     max_size: int = 64 * 1024 * 1024
+    bare_newlines: bool = False
+    swallows_chunks: bool = True
     check_sender: Check | None = None
     check_recipient: Check | None = None
 
     def extensions(self, *, is_encrypted: bool) -> list[str]:
         """Return the lines of the EHLO reply after the first."""
+        mechanisms = self._announced_mechanisms()
         offers = {
             "PIPELINING": self.pipelining,
-            f"SIZE {self.max_size}": True,
+            "CHUNKING": self.chunking,
+            f"SIZE {self.max_size}": self.size,
             "8BITMIME": self.eight_bit,
             "SMTPUTF8": self.smtputf8,
+            "DSN": self.dsn,
+            f"LIMITS {self._written_limits()}": self.limits,
             "ENHANCEDSTATUSCODES": self.enhanced_codes,
             "STARTTLS": self.starttls and not is_encrypted,
-            "AUTH PLAIN LOGIN": self.auth and (is_encrypted or self.auth_in_clear),
+            f"AUTH {mechanisms}": mechanisms and (is_encrypted or self.auth_in_clear),
         }
         return [line for line, is_offered in offers.items() if is_offered]
 
-    def refuse_parameters(self, parameters: Parameters) -> Answer | None:
+    def mechanism(self, name: bytes) -> str | None:
+        """Return the mechanism of this name, None when it isn't offered."""
+        wanted = name.upper().decode(errors="replace")
+        offered = self._announced_mechanisms().split()
+        able = self.accounts.mechanisms() if self.accounts else []
+        return wanted if wanted in offered and wanted in able and wanted in MECHANISMS else None
+
+    def refuse_mail(self, parameters: Parameters) -> Answer | None:
         """Return the reply that refuses these parameters of MAIL, or None."""
+        return self._refuse(parameters, _OF_MAIL)
+
+    def refuse_rcpt(self, parameters: Parameters) -> Answer | None:
+        """Return the reply that refuses these parameters of RCPT, or None."""
+        return self._refuse(parameters, _OF_RCPT)
+
+    def _refuse(
+        self, parameters: Parameters, checks: "Mapping[bytes, _ParameterCheck]"
+    ) -> Answer | None:
         for keyword, value in parameters:
-            check = _PARAMETERS.get(keyword)
+            check = checks.get(keyword)
             refusal = check(self, value) if check else answers.NOT_ANNOUNCED
             if refusal:
                 return refusal
+        if len(parameters) > 1 and len(dict(parameters)) < len(parameters):
+            return answers.BAD_PARAMETER
         return None
+
+    def _announced_mechanisms(self) -> str:
+        if not self.accounts:
+            return ""
+        return self.mechanisms or " ".join(self.accounts.mechanisms())
+
+    def _written_limits(self) -> str:
+        mails = f"MAILMAX={self.max_mails} " if self.max_mails else ""
+        return f"{mails}RCPTMAX={self.max_recipients}"
+
+
+_ParameterCheck = Callable[[Policy, bytes], Answer | None]
 
 
 def _refuse_size(policy: Policy, value: bytes) -> Answer | None:
+    if not policy.size:
+        return answers.NOT_ANNOUNCED
     if not value.isdigit() or len(value) > 20:
         return answers.BAD_PARAMETER
     return answers.TOO_LARGE if int(value) > policy.max_size else None
 
 
-def _refuse_body(policy: Policy, value: bytes) -> Answer | None:
-    if not policy.eight_bit:
-        return answers.NOT_ANNOUNCED
-    return None if value.upper() in (b"7BIT", b"8BITMIME") else answers.BAD_PARAMETER
+def _announced_by(setting: str, keyword: bytes) -> _ParameterCheck:
+    is_well_formed = FORMS[keyword]
+
+    def refuse(policy: Policy, value: bytes) -> Answer | None:
+        if not getattr(policy, setting):
+            return answers.NOT_ANNOUNCED
+        return None if is_well_formed(value) else answers.BAD_PARAMETER
+
+    return refuse
 
 
-def _refuse_smtputf8(policy: Policy, value: bytes) -> Answer | None:
-    if not policy.smtputf8:
-        return answers.NOT_ANNOUNCED
-    return answers.BAD_PARAMETER if value else None
-
-
-def _refuse_auth(policy: Policy, value: bytes) -> Answer | None:
-    if not policy.auth:
-        return answers.NOT_ANNOUNCED
-    return None if value else answers.BAD_PARAMETER
-
-
-_PARAMETERS = {
+_OF_MAIL = {
     b"SIZE": _refuse_size,
-    b"BODY": _refuse_body,
-    b"SMTPUTF8": _refuse_smtputf8,
-    b"AUTH": _refuse_auth,
+    b"BODY": _announced_by("eight_bit", b"BODY"),
+    b"SMTPUTF8": _announced_by("smtputf8", b"SMTPUTF8"),
+    b"AUTH": _announced_by("accounts", b"AUTH"),
+    b"RET": _announced_by("dsn", b"RET"),
+    b"ENVID": _announced_by("dsn", b"ENVID"),
+}
+_OF_RCPT = {
+    b"NOTIFY": _announced_by("dsn", b"NOTIFY"),
+    b"ORCPT": _announced_by("dsn", b"ORCPT"),
 }

@@ -1,73 +1,31 @@
 """The server's conversation, whole and split at every byte, without a socket."""
 
-import base64
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from server_talk import Talk, codes, greeted
 
 from geomail.errors import ProtocolError
+from geomail.smtp.accounts import Accounts
 from geomail.smtp.answers import OK, Answer
+from geomail.smtp.dialogue import LINE_LIMIT
+from geomail.smtp.introduction import TlsWanted
+from geomail.smtp.phases import Phase
 from geomail.smtp.policy import Policy
-from geomail.smtp.server import COMMANDS, LINE_LIMIT, VERBS, Mail, Phase, Server, TlsWanted
+from geomail.smtp.server import COMMANDS, VERBS, Mail, Server
 
 ENVELOPE = b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n"
 GROUP = ENVELOPE + b"DATA\r\n"
 LETTER = b"Subject: one\r\n\r\n..dot\r\n"
-REPLY = re.compile(rb"(?:[2-5][0-9]{2}-[^\r\n]*\r\n)*[2-5][0-9]{2} [^\r\n]*\r\n")
-
-
-class Talk:
-    """A conversation whose mails are accepted at once, and what came of it."""
-
-    def __init__(self, policy: Policy | None = None, *, is_encrypted: bool = False) -> None:
-        self.server = Server(policy or Policy(), is_encrypted=is_encrypted)
-        self.mails: list[Mail] = []
-        self.said = self.server.output()
-
-    def send(self, *blocks: bytes) -> bytes:
-        """Send, and return what is answered to these blocks."""
-        heard = b""
-        for block in blocks:
-            events = self.server.receive(block)
-            while events:
-                event = events.pop()
-                if isinstance(event, Mail):
-                    self.mails.append(event)
-                    events = self.server.answer(OK)
-            heard += self.server.output()
-        self.said += heard
-        return heard
-
-    def codes(self, *blocks: bytes) -> list[int]:
-        """Send, and return the codes of the replies."""
-        return codes(self.send(*blocks))
-
-
-def codes(said: bytes) -> list[int]:
-    """Return the codes of whole replies, which is all that there may be."""
-    replies = REPLY.findall(said)
-    assert b"".join(replies) == said
-    return [int(reply[:3]) for reply in replies]
-
-
-def greeted(policy: Policy | None = None, *, is_encrypted: bool = False) -> Talk:
-    talk = Talk(policy, is_encrypted=is_encrypted)
-    assert talk.codes(b"EHLO me.example\r\n") == [250]
-    return talk
-
-
-def b64(text: str) -> bytes:
-    return base64.b64encode(text.encode())
+ACCOUNTS = Accounts(passwords={"ann": "päss"}, nonce=lambda: "chance")
 
 
 def test_one_mail() -> None:
     talk = Talk(Policy(hostname="mx.example"))
     assert talk.said == b"220 mx.example ESMTP geomail\r\n"
     assert talk.send(b"EHLO me.example\r\n") == (
-        b"250-mx.example\r\n250-PIPELINING\r\n250-SIZE 67108864\r\n250-8BITMIME\r\n"
-        b"250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n"
+        b"250-mx.example\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-SIZE 67108864\r\n250-8BITMIME\r\n"
+        b"250-SMTPUTF8\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES\r\n"
     )
     assert talk.send(b"mail from:<a@x.example> size=30 body=8BITMIME\r\n") == b"250 2.1.0 Ok\r\n"
     assert talk.send(b"Rcpt To:<b@y.example>\r\n") == b"250 2.1.5 Ok\r\n"
@@ -122,6 +80,7 @@ pieces = st.sampled_from(
     [
         *[b"EHLO x\r\n", b"HELO y\r\n", b"\r", b"\n", b"\r\n", b".", b".\r\n", b"\0", b"\xff"],
         *[b"AUTH PLAIN\r\n", b"AUTH LOGIN AA==\r\n", b"*\r\n", b"STARTTLS\r\n", b"RSET\r\n"],
+        *[b"BDAT 6\r\n", b"BDAT 9 LAST\r\n", b"BDAT 0 LAST\r\n", b"BDAT 200\r\n"],
         *[GROUP, ENVELOPE, LETTER, b"a" * (LINE_LIMIT + 1), b"MAIL FROM:<", b"NOOP\r\n"],
     ]
 )
@@ -131,7 +90,7 @@ pieces = st.sampled_from(
 def test_anything_is_answered_the_same_however_it_is_split(
     script: list[bytes], data: st.DataObject
 ) -> None:
-    policy = Policy(auth=lambda user, _: user == "ann", auth_in_clear=True, max_size=100)
+    policy = Policy(accounts=ACCOUNTS, auth_in_clear=True, max_size=100)
     wire = b"".join(script)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=5)))
     blocks = [wire[a:b] for a, b in zip([0, *cuts], [*cuts, len(wire)], strict=True)]
@@ -168,7 +127,7 @@ def test_calls_out_of_place() -> None:
     ("sent", "expected"),
     [
         (b"NOOP anything\r\nHELP\r\nVRFY ann\r\nRSET\r\n", [250, 214, 252, 250]),
-        (b"EXPN list\r\nBDAT 0 LAST\r\nTURN\r\n", [502, 502, 502]),
+        (b"EXPN list\r\nETRN x\r\nTURN\r\n", [502, 502, 502]),
         (b"\r\n \r\nNONSENSE\r\nMAILFROM:<>\r\nNOOP\nx\r\n", [500, 500, 500, 500, 500]),
         (b"RCPT TO:<b@y.example>\r\nDATA\r\n", [503, 503]),
         (b"MAIL FROM:<>\r\nMAIL FROM:<>\r\nDATA\r\n", [250, 503, 554]),
@@ -179,8 +138,9 @@ def test_calls_out_of_place() -> None:
         (b"MAIL FROM:<nobody>\r\nMAIL FROM:<a@x>\r\nRCPT TO:<>\r\n", [501, 250, 501]),
         (b"MAIL FROM:<> SIZE=67108865\r\nMAIL FROM:<> SIZE=67108864\r\n", [552, 250]),
         (b"MAIL FROM:<> SIZE=x\r\nMAIL FROM:<> SIZE=\r\nMAIL FROM:<> BODY=9BIT\r\n", [501] * 3),
-        (b"MAIL FROM:<> RET=HDRS\r\nMAIL FROM:<> AUTH=<>\r\n", [555, 555]),
-        (b"MAIL FROM:<>\r\nRCPT TO:<b@y> NOTIFY=NEVER\r\nRCPT TO:<b@y>\r\n", [250, 555, 250]),
+        (b"MAIL FROM:<> HOLDFOR=9\r\nMAIL FROM:<> AUTH=<>\r\n", [555, 555]),
+        (b"MAIL FROM:<> SIZE=1 SIZE=1\r\nMAIL FROM:<> NOTIFY=NEVER\r\n", [501, 555]),
+        (b"MAIL FROM:<>\r\nRCPT TO:<b@y> RRVS=1\r\nRCPT TO:<b@y>\r\n", [250, 555, 250]),
         (ENVELOPE + b"DATA now\r\nDATA\r\n", [250, 250, 501, 354]),
         (b"AUTH PLAIN\r\nSTARTTLS\r\n", [502, 502]),
         (b"RSET\r\nQUIT\r\nNOOP\r\n", [250, 221]),
@@ -327,7 +287,7 @@ def test_without_pipelining_who_goes_ahead_is_hung_up_on() -> None:
     assert greeted(Policy(pipelining=False)).codes(b"QUIT\r\nNOOP\r\n") == [221]
 
 
-# TLS and login
+# TLS
 
 
 def test_starttls_begins_anew() -> None:
@@ -360,76 +320,76 @@ def test_commands_behind_starttls_are_never_run(injected: bytes) -> None:
     assert greeted(Policy(starttls=True)).codes(b"STARTTLS now\r\n") == [501]
 
 
-def is_ann(user: str, password: str) -> bool:
-    return (user, password) == ("ann", "päss")
-
-
-LOGIN = Policy(auth=is_ann, require_auth=True)
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        [b"AUTH PLAIN " + b64("\0ann\0päss")],
-        [b"auth plain " + b64("ann\0ann\0päss")],
-        [b"AUTH PLAIN", b64("\0ann\0päss")],
-        [b"AUTH LOGIN", b64("ann"), b64("päss")],
-        [b"AUTH LOGIN " + b64("ann"), b64("päss")],
-    ],
-)
-def test_login(lines: list[bytes]) -> None:
-    talk = greeted(LOGIN, is_encrypted=True)
-    assert b"AUTH PLAIN LOGIN" in talk.said
-    assert talk.codes(b"MAIL FROM:<>\r\nVRFY a\r\n") == [530, 530]
-    answers = talk.codes(*(line + b"\r\n" for line in lines))
-    assert answers == [334] * (len(lines) - 1) + [235]
-    assert talk.server.login == "ann"
-    assert talk.codes(b"AUTH PLAIN\r\nMAIL FROM:<> AUTH=<>\r\nAUTH PLAIN\r\n") == [503, 250, 503]
-
-
-@pytest.mark.parametrize(
-    ("lines", "code"),
-    [
-        ([b"AUTH PLAIN " + b64("\0ann\0wrong")], 535),
-        ([b"AUTH PLAIN " + b64("bob\0ann\0päss")], 535),
-        ([b"AUTH PLAIN " + b64("ann")], 535),
-        ([b"AUTH PLAIN " + b64("\0ann\0")], 535),
-        ([b"AUTH PLAIN ="], 535),
-        ([b"AUTH PLAIN !"], 501),
-        ([b"AUTH PLAIN", b"*"], 501),
-        ([b"AUTH PLAIN", b"x" * (LINE_LIMIT + 1)], 500),
-        ([b"AUTH LOGIN", b64("ann"), b"*"], 501),
-        ([b"AUTH LOGIN", b64("ann"), b64("wrong")], 535),
-        ([b"AUTH LOGIN", b64("ann"), b"/w=="], 501),
-        ([b"AUTH SCRAM-SHA-256"], 504),
-        ([b"AUTH"], 504),
-    ],
-)
-def test_login_that_fails(lines: list[bytes], code: int) -> None:
-    talk = greeted(LOGIN, is_encrypted=True)
-    answers = talk.codes(*(line + b"\r\n" for line in lines))
-    assert answers == [334] * (len(lines) - 1) + [code]
-    assert talk.server.login is None
-    assert talk.codes(b"MAIL FROM:<>\r\n") == [530]
-    assert talk.codes(b"AUTH PLAIN " + b64("\0ann\0päss") + b"\r\n") == [235]
-
-
-def test_no_login_in_clear() -> None:
-    talk = greeted(LOGIN)
-    assert b"AUTH" not in talk.said
-    assert talk.codes(b"AUTH PLAIN\r\n") == [538]
-    talk = greeted(Policy(auth=is_ann, auth_in_clear=True))
-    assert talk.codes(b"MAIL FROM:<>\r\n") == [250]
-
-
-def test_nothing_of_a_login_is_kept() -> None:
-    talk = greeted(LOGIN, is_encrypted=True)
-    talk.send(b"AUTH LOGIN\r\n" + b64("ann") + b"\r\n" + b64("päss") + b"\r\n")
-    assert "päss" not in repr(vars(talk.server))
-
-
 def test_close_with_last_words() -> None:
     talk = greeted()
     talk.server.close(Answer(421, "4.3.2", "Going down"))
     assert talk.codes(b"NOOP\r\n") == [421]
     assert talk.server.is_closed
+
+
+# Delivery reports and limits
+
+
+@pytest.mark.parametrize(
+    ("mail", "rcpt", "expected"),
+    [
+        (b"RET=HDRS ENVID=x+2By", b"NOTIFY=SUCCESS,FAILURE", [250, 250]),
+        (b"ret=full", b"notify=never ORCPT=rfc822;b+40y", [250, 250]),
+        (b"ENVID=a", b"NOTIFY=delay", [250, 250]),
+        (b"RET=ALL", b"", [501, 503]),
+        (b"RET=", b"", [501, 503]),
+        (b"ENVID=", b"", [501, 503]),
+        (b"ENVID=a=b", b"", [501, 503]),
+        (b"ENVID=a+2b", b"", [501, 503]),
+        (b"ENVID=a+", b"", [501, 503]),
+        (b"ENVID=" + b"x" * 101, b"", [501, 503]),
+        (b"RET=FULL RET=HDRS", b"", [501, 503]),
+        (b"SIZE=1", b"NOTIFY=NEVER,FAILURE", [250, 501]),
+        (b"SIZE=1", b"NOTIFY=", [250, 501]),
+        (b"SIZE=1", b"NOTIFY=SUCCESS,", [250, 501]),
+        (b"SIZE=1", b"NOTIFY=NEVER NOTIFY=NEVER", [250, 501]),
+        (b"SIZE=1", b"ORCPT=b@y", [250, 501]),
+        (b"SIZE=1", b"ORCPT=rfc822;", [250, 501]),
+        (b"SIZE=1", b"ORCPT=rfc822;b=y", [250, 501]),
+        (b"SIZE=1", b"ORCPT=;b", [250, 501]),
+        (b"SIZE=1", b"RET=HDRS", [250, 555]),
+        (b"ORCPT=rfc822;b", b"", [555, 503]),
+    ],
+)
+def test_parameters_of_delivery_reports(mail: bytes, rcpt: bytes, expected: list[int]) -> None:
+    sent = b"MAIL FROM:<a@x> " + mail + b"\r\nRCPT TO:<b@y> " + rcpt + b"\r\n"
+    assert greeted().codes(sent) == expected
+
+
+def test_a_mail_carries_what_was_said_of_delivery_reports() -> None:
+    talk = greeted()
+    talk.send(b"MAIL FROM:<a@x> SIZE=1 RET=HDRS ENVID=x+2By\r\nRCPT TO:<b@y>\r\n")
+    talk.send(b"RCPT TO:<bad\r\nRCPT TO:<c@y> NOTIFY=NEVER ORCPT=rfc822;c@y\r\nDATA\r\n.\r\n")
+    talk.send(GROUP + b".\r\nMAIL FROM:<>\r\nRCPT TO:<b@y> NOTIFY=DELAY\r\nRSET\r\n")
+    talk.send(ENVELOPE + b"BDAT 0 LAST\r\n")
+    assert [mail.dsn for mail in talk.mails] == [
+        ("RET=HDRS ENVID=x+2By", "", "NOTIFY=NEVER ORCPT=rfc822;c@y"),
+        (),
+        (),
+    ]
+
+
+def test_without_dsn_its_parameters_are_not_known() -> None:
+    talk = greeted(Policy(dsn=False, size=False))
+    assert b"DSN" not in talk.said
+    assert b"SIZE" not in talk.said
+    sent = b"MAIL FROM:<> RET=HDRS\r\nMAIL FROM:<> SIZE=1\r\nMAIL FROM:<>\r\n"
+    assert talk.codes(sent + b"RCPT TO:<b@y> NOTIFY=NEVER\r\n") == [555, 555, 250, 555]
+
+
+def test_limits() -> None:
+    talk = greeted(Policy(limits=True, max_recipients=1, max_mails=2))
+    assert b"250-LIMITS MAILMAX=2 RCPTMAX=1\r\n" in talk.said
+    envelope = b"MAIL FROM:<>\r\nRCPT TO:<b@y>\r\nRCPT TO:<c@y>\r\n"
+    assert talk.codes(envelope + b"RSET\r\n") == [250, 250, 452, 250]
+    assert talk.codes(b"MAIL FROM:<x\r\n" + envelope + b"BDAT 0 LAST\r\n") == [
+        *[501, 250, 250, 452, 250],
+    ]
+    assert talk.codes(b"MAIL FROM:<>\r\nNOOP\r\n") == [421]
+    assert talk.server.is_closed
+    assert b"LIMITS RCPTMAX=1000\r\n" in greeted(Policy(limits=True)).said

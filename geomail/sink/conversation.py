@@ -1,0 +1,231 @@
+"""One connection of the sink: bytes between a socket and its Server, and the faults of content.
+
+A fault of content happens when all of it has come, by DATA at the final dot, by BDAT with the last
+octet of the last chunk; only `rst` strikes before. What a recipient asks for comes before what is
+asked of the whole sink. Deadlines there are none: a client may take its time, as the faults do.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from ssl import SSLContext
+from typing import Protocol
+
+import gevent
+from gevent import socket
+
+from geomail.sink.faults import AT_RCPT, Fault, read_fault, requested
+from geomail.smtp.answers import OK, TOO_MANY_MAILS, Answer
+from geomail.smtp.phases import Phase
+from geomail.smtp.policy import Policy
+from geomail.smtp.server import Event, Mail, Server
+
+_BLOCK = 65536
+_FULL = Answer(421, "4.7.0", "Too many connections")
+_RESET = struct.pack("ii", 1, 0)  # linger, but for no time: the peer gets an RST
+_NOTHING = Answer(250, "", "")
+_NOTHING.wire = _NOTHING.bare = b""
+_IN_CONTENT = frozenset([Phase.CONTENT, Phase.CHUNK, Phase.LAST_CHUNK, Phase.CHUNKED])
+
+
+class Owner(Protocol):
+    """What a conversation asks of its sink."""
+
+    policy: Policy
+    tls: SSLContext | None
+    implicit_tls: bool
+    delay_s: float
+    mails_per_connection: int | None
+    says_421: bool
+    fault: Fault | None
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether this connection is one too many."""
+
+    def take(self, mail: Mail) -> None:
+        """Count a mail, which is not answered yet."""
+
+    def refusal(self, fault: Fault, address: str) -> Answer | None:
+        """Return what is answered at MAIL or RCPT."""
+
+
+class Conversation:
+    """What is said on one socket, from the greeting to the end."""
+
+    __slots__ = ("_is_asked", "_mails", "_server", "_sink", "_sock")
+
+    def __init__(self, sink: Owner, sock: socket.socket) -> None:
+        self._sink = sink
+        self._sock = sock
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._mails = 0
+        self._is_asked = sink.fault is not None
+        policy = replace(
+            sink.policy, check_sender=self._check_sender, check_recipient=self._check_recipient
+        )
+        self._server = Server(policy, is_encrypted=sink.implicit_tls)
+
+    def run(self) -> None:
+        """Serve the client until one of the two has had enough."""
+        sink, server = self._sink, self._server
+        if sink.implicit_tls:
+            self._start_tls()
+        if sink.is_full:
+            server.output()
+            server.close(_FULL)
+        self._write()
+        recv = self._sock.recv
+        while not server.is_closed and (data := recv(_BLOCK)):
+            events = server.receive(data)
+            while events:
+                events = self._deal_with(events[-1])
+                recv = self._sock.recv
+            self._write()
+            if self._is_asked and server.phase in _IN_CONTENT:
+                self._reset_within_content()
+
+    def close(self) -> None:
+        """Close the socket, which TLS may have replaced."""
+        self._sock.close()
+
+    def _start_tls(self) -> None:
+        if self._sink.tls:
+            self._sock = self._sink.tls.wrap_socket(self._sock, server_side=True)
+
+    def _write(self) -> None:
+        if output := self._server.output():
+            if self._sink.delay_s:
+                gevent.sleep(self._sink.delay_s)
+            self._sock.sendall(output)
+
+    # MAIL and RCPT
+
+    def _check_sender(self, address: str) -> Answer | None:
+        if check := self._sink.policy.check_sender:
+            return check(address)
+        fault = read_fault(address)
+        return self._sink.refusal(fault, address) if fault else None
+
+    def _check_recipient(self, address: str) -> Answer | None:
+        fault = read_fault(address) or self._sink.fault
+        if fault and fault.name not in AT_RCPT:
+            self._is_asked = True
+        if check := self._sink.policy.check_recipient:
+            return check(address)
+        return self._sink.refusal(fault, address) if fault else None
+
+    # Content
+
+    def _deal_with(self, event: Event) -> list[Event]:
+        if not isinstance(event, Mail):
+            self._write()
+            self._start_tls()
+            self._server.tls_started()
+            return []
+        fault = self._fault(event.recipients) if self._is_asked else None
+        if fault:
+            return self._misbehave(event, fault)
+        self._sink.take(event)
+        return self._accept()
+
+    def _fault(self, recipients: tuple[str, ...]) -> Fault | None:
+        """Return the first fault that is one of content; forget that there was one."""
+        self._is_asked = self._sink.fault is not None
+        faults = (read_fault(recipient) for recipient in recipients)
+        found = [fault for fault in (*faults, self._sink.fault) if fault]
+        return next((fault for fault in found if fault.name in _WITH_CONTENT), None)
+
+    def _accept(self, answer: Answer = OK) -> list[Event]:
+        self._mails += 1
+        if self._mails != self._sink.mails_per_connection:
+            return self._server.answer(answer)
+        # What was pipelined behind this mail is not looked at any more.
+        self._server.close(answer)
+        if self._sink.says_421:
+            self._server.close(TOO_MANY_MAILS)
+        return []
+
+    def _misbehave(self, mail: Mail, fault: Fault) -> list[Event]:
+        is_refused = fault.name == "data" or (fault.name == "bdat" and mail.is_chunked)
+        is_cut = fault.name == "rst" and fault.number < len(mail.content)
+        if not (is_refused or is_cut):
+            self._sink.take(mail)
+        self._write()
+        if fault.name == "bdat" and not mail.is_chunked:
+            return self._accept()
+        return _WITH_CONTENT[fault.name](self, fault.number)
+
+    def _refuse(self, code: float) -> list[Event]:
+        return self._server.answer(requested(code))
+
+    def _refuse_chunk(self, code: float) -> list[Event]:
+        return self._server.answer(requested(code, 502))
+
+    def _stall(self, seconds: float) -> list[Event]:
+        gevent.sleep(seconds or 30)
+        return self._accept()
+
+    def _drip(self, seconds: float) -> list[Event]:
+        events = self._accept()
+        for byte in self._server.output():
+            gevent.sleep(seconds or 1)
+            self._sock.sendall(bytes([byte]))
+        return events
+
+    def _hang_up(self, _number: float) -> list[Event]:
+        self._server.close()
+        return []
+
+    def _keep_silent(self, _number: float) -> list[Event]:
+        while self._sock.recv(_BLOCK):
+            pass
+        return self._hang_up(0)
+
+    def _talk_nonsense(self, _number: float) -> list[Event]:
+        self._sock.sendall(b"Hello, this is no reply.\r\n")
+        return self._keep_silent(0)
+
+    def _repeat(self, _number: float) -> list[Event]:
+        self._sock.sendall(OK.wire)
+        return self._accept()
+
+    def _leave_out(self, _number: float) -> list[Event]:
+        return self._accept(_NOTHING)
+
+    def _reset(self, _number: float) -> list[Event]:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        return self._hang_up(0)
+
+    def _reset_within_content(self) -> None:
+        """Read on to where a recipient wants the reset, no octet further; by BDAT, if it can be."""
+        fault = self._fault(tuple(self._server.recipients))
+        self._is_asked = True
+        if not fault or fault.name != "rst":
+            return
+        wanted = int(fault.number)
+        while (left := wanted - self._server.octets) > 0:
+            data = self._sock.recv(min(left, _BLOCK))
+            if not data:
+                break
+            events = self._server.receive(data)
+            while events:
+                events = self._deal_with(events[-1])
+            self._write()
+            if self._server.phase not in _IN_CONTENT:
+                return
+        self._reset(0)
+
+
+_WITH_CONTENT: Mapping[str, Callable[[Conversation, float], list[Event]]] = {
+    "data": Conversation._refuse,
+    "bdat": Conversation._refuse_chunk,
+    "stall": Conversation._stall,
+    "drip": Conversation._drip,
+    "hangup": Conversation._hang_up,
+    "never": Conversation._keep_silent,
+    "junk": Conversation._talk_nonsense,
+    "twice": Conversation._repeat,
+    "skip": Conversation._leave_out,
+    "rst": Conversation._reset,
+}
