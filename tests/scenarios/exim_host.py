@@ -33,7 +33,7 @@ smtputf8_advertise_hosts = *
 smtp_accept_max = 100
 smtp_accept_queue_per_connection = 0
 log_selector = +pipelining +smtp_connection +smtp_protocol_error +smtp_syntax_error \\
-    +smtp_incomplete_transaction +smtp_no_mail +unknown_in_list
+    +smtp_incomplete_transaction +unknown_in_list
 acl_smtp_rcpt = recipient
 acl_smtp_data = accept
 begin acl
@@ -62,7 +62,7 @@ class Exim(Peer):
     name = "exim"
     fault = re.compile(
         r"error|synchroni[sz]ation|too many|malformed|NUL|bare|lost|dropp|closed|incomplete"
-        r"|unexpected|no MAIL|time-?out|warning|panic|rejected|Frozen",
+        r"|unexpected|time-?out|warning|panic|rejected|Frozen",
         re.IGNORECASE,
     )
     usual = re.compile(
@@ -95,6 +95,6 @@ class Exim(Peer):
         )
         self.run([program, "-C", str(config), "-bdf"], mounts=mounts)
 
-    def taken_by_chunks(self) -> int:
-        """Return how many mails came by BDAT: K in the log."""
-        return len(re.findall(r"(?m) <= .* P=esmtp \S* ?K ", self.log))
+    def taken(self, signs: str) -> int:
+        """Return how many mails it took with `signs` in its log: L for PIPELINING, K for BDAT."""
+        return len(re.findall(f" <= .* P=esmtp {signs} S=", self.log))

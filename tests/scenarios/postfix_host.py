@@ -1,7 +1,8 @@
 """A Postfix of our own: strict, with STARTTLS, and CHUNKING.
 
 It has its own configuration, queue, data and log folder, so one that the system runs is not
-touched.
+touched. Its limits are the default ones; only the second that it has a client wait for each error
+is left out.
 """
 
 import os
@@ -43,6 +44,7 @@ mynetworks = 127.0.0.0/8
 smtpd_forbid_bare_newline = {bare_newline}
 smtpd_forbid_unauth_pipelining = yes
 strict_rfc821_envelopes = yes
+smtpd_error_sleep_time = 0
 smtputf8_enable = yes
 smtpd_client_connection_count_limit = 0
 in_flow_delay = 0
