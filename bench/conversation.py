@@ -68,7 +68,8 @@ def main() -> None:
             print("\ncalls   skipped: strace is not installed")
             return
         _calls(strace, ports, args)
-        _worker(strace, plain, args)
+        for mode in _MODES:
+            _worker(strace, mode, ports[mode], args)
 
 
 def _arguments() -> argparse.Namespace:
@@ -216,10 +217,12 @@ def _print_calls(what: str, calls: Counter[str], mails: int) -> None:
     print(f"{what}  {', '.join(kinds)} a mail   ({', '.join(each)})", flush=True)
 
 
-def _worker(strace: str, port: int, args: argparse.Namespace) -> None:
+def _worker(strace: str, mode: str, port: int, args: argparse.Namespace) -> None:
+    chunking = "on" if mode == "bdat" else "off"
+    config = f'[relay.default]\nurl = "smtp://127.0.0.1:{port}"\nchunking = "{chunking}"\n'
     with stand.fresh_queue() as (queue, url, folder):
-        flags = ["--relay", f"smtp://127.0.0.1:{port}", "--redis", url]
-        with stand.worker(folder, [*flags, "--concurrency", str(args.connections)]) as worker:
+        flags = ["--redis", url, "--concurrency", str(args.connections)]
+        with stand.worker(folder, flags, config=config) as worker:
             _deliver(queue, args.traced, 0)  # its connections are kept from here on
             table = folder / "calls"
             command = [strace, "-c", "-f", "-o", str(table), "-p", str(worker.pid)]
@@ -228,7 +231,7 @@ def _worker(strace: str, port: int, args: argparse.Namespace) -> None:
                 _deliver(queue, args.traced, args.traced)
                 tracer.send_signal(signal.SIGINT)
             worker.drain()
-        _print_calls("worker  data", _table(table), args.traced)
+        _print_calls(f"worker  {mode}", _table(table), args.traced)
 
 
 def _deliver(queue: Queue, count: int, before: int) -> None:
