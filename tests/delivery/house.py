@@ -117,18 +117,45 @@ def many(n: int, local: str = "bo") -> list[str]:
     return [f"{local}{i}@example.org" for i in range(n)]
 
 
-def talk(peer: Peer, *, limits: str = "", then: Callable[[], object] = lambda: None) -> list[int]:
-    """Take mails until the client says QUIT; return how many recipients each had."""
+def _yes(_line: bytes) -> bytes:
+    return b"250 ok"
+
+
+def talk(
+    peer: Peer,
+    *,
+    limits: str = "",
+    then: Callable[[], object] = lambda: None,
+    reply: Callable[[bytes], bytes] = _yes,
+) -> list[int]:
+    """Take mails until the client says QUIT; return how many recipients each had.
+
+    `reply` answers each command but DATA, and "." for the content; it hangs up by saying nothing,
+    or 421.
+    """
     peer.greet(ehlo=b"250-mx.example\r\n250-PIPELINING\r\n250 LIMITS %s\r\n" % limits.encode())
     mails: list[int] = []
+    accepted, has_sender = 0, False
     while not (line := peer.hear(b"\r\n")).startswith(b"QUIT"):
+        if line == b"DATA":
+            peer.say(b"354 go\r\n" if accepted else b"503 no recipients\r\n")
+            if not accepted:
+                continue
+            peer.hear(b"\r\n.\r\n")
+            line = b"."
         if line.startswith(b"MAIL"):
             mails.append(0)
-        mails[-1] += line.startswith(b"RCPT")
-        if line == b"DATA":
-            peer.say(b"354 go\r\n")
-            peer.hear(b"\r\n.\r\n")
-        peer.say(b"250 ok\r\n")
+            accepted = 0
+        is_rcpt = line.startswith(b"RCPT")
+        answer = reply(line) if has_sender or not is_rcpt else b"503 no sender"
+        if line.startswith(b"MAIL"):
+            has_sender = answer.startswith(b"2")
+        mails[-1] += is_rcpt
+        accepted += is_rcpt and answer.startswith(b"2")
+        if answer:
+            peer.say(answer + b"\r\n")
+        if not answer or answer.startswith(b"421"):
+            return mails
     then()
     peer.say(b"221 bye\r\n")
     return mails
