@@ -11,7 +11,6 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gevent.event
@@ -45,6 +44,7 @@ class Orders(msgspec.Struct, omit_defaults=True):
     key: str | None = None
     implicit_tls: bool = False
     logins: dict[str, str] | None = None
+    tokens: dict[str, str] | None = None
     mechanisms: str = "PLAIN LOGIN"
     mails_per_connection: int | None = None
     says_421: bool = False
@@ -69,18 +69,6 @@ def _recorder(orders: Orders) -> Callable[[str, tuple[str, ...], bytes], None]:
     return note
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announcing(Policy):
-    """A policy that announces these ways to log in."""
-
-    mechanisms: str
-
-    def extensions(self, *, is_encrypted: bool) -> list[str]:
-        """Return the lines of the EHLO reply after the first."""
-        lines = Policy.extensions(self, is_encrypted=is_encrypted)
-        return [line.replace("PLAIN LOGIN", self.mechanisms) for line in lines]
-
-
 def _sink(orders: Orders) -> Sink:
     tls = None
     if orders.cert:
@@ -90,10 +78,11 @@ def _sink(orders: Orders) -> Sink:
     return Sink(
         ("127.0.0.1", orders.port),
         on_mail=_recorder(orders),
-        policy=Announcing(greeting=greeting, mechanisms=orders.mechanisms, **orders.policy),
+        policy=Policy(greeting=greeting, mechanisms=orders.mechanisms, **orders.policy),
         tls=tls,
         implicit_tls=orders.implicit_tls,
         logins=orders.logins,
+        tokens=orders.tokens,
         mails_per_connection=orders.mails_per_connection,
         says_421=orders.says_421,
         delay_s=orders.delay_s,

@@ -11,6 +11,7 @@ from scenarios.stage import Host, Process, Stage, mail, once_each, until, users
 
 USER, PASSWORD = "ann@example.com", "open:sesame/%"
 LOGIN = "ann%40example.com"
+TOKENS = {USER: "ya29.vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGE="}
 LOGINS = {"logins": {USER: PASSWORD}, "policy": {"require_auth": True, "require_tls": True}}
 
 
@@ -74,7 +75,7 @@ def refuses(stage: Stage, host: Host, worker: Process, *words: str) -> None:
     keeps_the_secret(stage, worker)
 
 
-@pytest.mark.parametrize("mechanisms", ["PLAIN", "LOGIN", "CRAM-MD5 LOGIN PLAIN"])
+@pytest.mark.parametrize("mechanisms", ["PLAIN", "LOGIN NTLM", "SCRAM-SHA-256 PLAIN", "CRAM-MD5"])
 @pytest.mark.parametrize("scheme", ["smtp+starttls", "smtps", "smtp"])
 def test_login_at_a_host_that_proves_its_name(
     stage: Stage, authority: trustme.CA, scheme: str, mechanisms: str
@@ -177,6 +178,26 @@ def test_a_wrong_password_pauses_the_relay_and_keeps_the_mail(
     assert b"wrong-one" not in stage.dump()
     worker.kill()
     delivers(stage, host, worker_for(stage, url))
+
+
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+def test_a_token_that_has_expired_is_renewed_in_its_file(
+    stage: Stage, authority: trustme.CA, mechanism: str
+) -> None:
+    host = stage.host(
+        mechanisms=mechanism, **certificate(stage, authority), **{**LOGINS, "tokens": TOKENS}
+    )
+    stage.push(map(mail, range(50)))
+    file = stage.folder / "token"
+    file.write_text("stale.QUJDREVGR0g=\n")
+    url = f"smtp+starttls://{LOGIN}@localhost:{host.port}"
+    worker = worker_for(stage, url, password=None, more=f'token_file = "{file}"\n')
+    refuses(stage, host, worker, "535", "status invalid_token")
+    assert "stale" not in worker.stderr
+    file.write_text(f"{TOKENS[USER]}\n")
+    delivers(stage, host, worker)
+    for place in (worker.stderr, worker.stdout, stage.dump().decode("latin-1")):
+        assert TOKENS[USER] not in place
 
 
 def test_a_host_that_offers_no_login_we_know(stage: Stage, authority: trustme.CA) -> None:
