@@ -85,7 +85,7 @@ def nodemailer() -> Peer:
     modules = _folder("nodemailer") / "node_modules"
     package = modules / "nodemailer" / "package.json"
     if not package.exists():
-        quiet = ["--silent", "--no-audit", "--no-fund", "--prefix", str(modules.parent)]
+        quiet = ["--loglevel=error", "--no-audit", "--no-fund", "--prefix", str(modules.parent)]
         _call([npm, "install", *quiet, "nodemailer"])
     version = json.loads(package.read_text())["version"]
     environ = {"NODE_PATH": str(modules)}
@@ -105,5 +105,6 @@ def _call(command: Sequence[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise Missing(f"{Path(command[0]).name}: {said[-1] if said else done.returncode}")
+        said = [line for line in said if "code" in line or "ERROR" in line] or said
+        raise Missing(f"{Path(command[0]).name}: {said[0] if said else done.returncode}")
     return done.stdout.strip()
