@@ -324,31 +324,39 @@ class Client:
             self._command(Awaited.DOT, b".\r\n")
 
     def _on_final(self, reply: Reply) -> None:
-        transaction = self.unfinished[0]
-        if reply.is_intermediate or (reply.is_positive and not self.sent_whole(transaction)):
+        if reply.is_intermediate:
             self._out_of_step(Awaited.CONTENT, reply)
-            return
-        transaction.final = reply
-        if reply.is_positive:
-            self.delivered += 1
-        self.unfinished.popleft()
-        self._events.append(Finished(transaction))
+        else:
+            self._conclude(Awaited.CONTENT, reply)
 
     def _on_bdat(self, reply: Reply) -> None:
         transaction = self.unfinished[0]
-        has_recipients = transaction.has_recipients
-        if reply.is_positive:
-            is_in_step = has_recipients and self.sent_whole(transaction)
+        if transaction.has_recipients:
+            is_in_step = not reply.is_intermediate and reply.code not in _CAN_NOT_CHUNK
         else:
-            is_in_step = not (
-                reply.is_intermediate or (has_recipients and reply.code in _CAN_NOT_CHUNK)
-            )
-        if not is_in_step:
+            is_in_step = reply.code >= 400
+        if is_in_step:
+            self._flying -= len(transaction.letter.content)
+            self._needs_reset = not reply.is_positive
+            self._conclude(Awaited.BDAT, reply)
+        else:
             self._out_of_step(Awaited.BDAT, reply)
-            return
-        self._flying -= len(transaction.letter.content)
-        self._needs_reset = not reply.is_positive
-        self._on_final(reply)
+
+    def _conclude(self, phase: Awaited, reply: Reply) -> None:
+        """Give the oldest transaction its final reply."""
+        transaction = self.unfinished[0]
+        is_sent_whole = self.sent_whole(transaction)
+        if reply.is_positive:
+            if not is_sent_whole:
+                self._out_of_step(phase, reply)
+                return
+            self.delivered += 1
+        transaction.final = reply
+        self.unfinished.popleft()
+        self._events.append(Finished(transaction))
+        if not is_sent_whole:
+            # Whether the server swallows the rest or runs it as commands, nobody knows.
+            self._refused(phase, reply)
 
     def _on_dot(self, _reply: Reply) -> None:
         # Nobody was accepted, so whatever this reply says, it is about no message of ours.

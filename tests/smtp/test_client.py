@@ -183,6 +183,25 @@ def test_sent_whole_is_true_from_the_last_byte_on() -> None:
         assert not client.sent_whole(second)
 
 
+@pytest.mark.parametrize(("reply", "is_finished"), [(b"250 ok", False), (b"552 no", True)])
+def test_an_answer_before_the_last_byte_ends_the_connection(
+    reply: bytes, is_finished: bool
+) -> None:
+    client = greeted("PIPELINING")
+    first = client.begin(HELLO, None)
+    write(client)
+    client.receive(ENVELOPE)
+    client.content(first)
+    second = client.begin(HELLO, None)
+    client.output()
+    client.wrote(len(stuff(HELLO.content)) - 1)
+    *finished, lost = client.receive(reply + b"\r\n500 Hello?\r\n")
+    assert finished == [Finished(first)] * is_finished
+    assert isinstance(lost, Lost)
+    assert list(client.unfinished) == [first] * (not is_finished) + [second]
+    assert second.mail is None
+
+
 # ---- against our own server
 
 
