@@ -261,6 +261,30 @@ def test_dead_workers_are_settled_and_then_reaped(
     assert not queue.beat()
 
 
+def test_who_is_left_counts_where_no_outcome_followed(
+    queue: Queue, new_queue: NewQueue, raw: Raw, tmp_path: Path
+) -> None:
+    queue.push([b"%d" % number for number in range(4)])
+    slots = queue.take(4).slots
+    book = begun(tmp_path, queue.worker)
+    for going in slots[:3]:
+        for left in (["b@x.org", "c@x.org"], ["c@x.org"]):
+            going.state = JobState(rcpt=left)
+            book.note(queue.name, going)
+    write_of(book, queue, Done(slots[1]), Retry(slots[2], 60_000, LEFT))
+    assert book.say_again(queue) == 2  # while we live we know it ourselves
+    assert len(dump(raw)["delayed"]) == 1
+    book.close()
+    successor = new_queue()
+    assert replay(tmp_path, [successor]) == 1
+    back = successor.take(9).slots
+    assert sorted((one.payload, one.state.rcpt) for one in back if one.payload == b"0") == [
+        (b"0", ["c@x.org"])
+    ]
+    assert sorted(one.payload for one in back) == [b"0", b"3"]
+    assert list(dump(raw)["delayed"]) == [slots[2].id.encode()]
+
+
 def test_replay_may_run_twice_and_half(
     queue: Queue, new_queue: NewQueue, raw: Raw, tmp_path: Path
 ) -> None:

@@ -134,3 +134,28 @@ def test_a_state_keeps_what_it_knew() -> None:
     state = JobState(tries=3, unknown=1, route="default")
     record = settled(delivery(state=state), LATER)
     assert record.state == msgspec.structs.replace(state, tries=4, last="451 Not now")
+
+
+def test_a_wait_that_the_host_asks_for_is_kept_to() -> None:
+    asked = Outcome(Fate.LATER, Blame.MESSAGE, "RCPT", "451 Greylisted, retry in 10 minutes", 451)
+    assert settled(delivery(), asked).due_in_ms == 600_000
+    assert settled(delivery(2), asked, LATER).due_in_ms == 600_000  # one due time for both
+    old = JobState(tries=5)
+    assert settled(delivery(state=old), asked).due_in_ms == 60_000 * 2**5  # the schedule's is more
+
+
+def test_a_refusal_for_good_asks_for_nothing() -> None:
+    dead = Outcome(Fate.NEVER, Blame.MESSAGE, "RCPT", "550 blocked, retry in 2 hours", 550)
+    record = settled(delivery(2), dead, LATER)
+    assert type(record) is Split
+    assert record.parts[0].fate == ("retry", 60_000)
+
+
+def test_a_recipient_that_waits_for_a_better_login_counts_no_try() -> None:
+    again = Outcome(Fate.AGAIN, Blame.HOST, "RCPT", "530 Log in first", 530)
+    record = settled(delivery(2), OK, again)
+    assert type(record) is Retry
+    assert record.state == JobState(rcpt=["r1@example.org"], last="530 Log in first")
+    record = settled(delivery(3), OK, again, NEVER)
+    assert type(record) is Split
+    assert [part.state.rcpt for part in record.parts] == [["r1@example.org"], ["r2@example.org"]]
