@@ -192,7 +192,7 @@ def _by_loss(
 def _is_answered(lost: Lost, *, is_first: bool) -> bool:
     """Return whether the reply that ended the connection says that the message was not taken."""
     reply = lost.reply
-    if reply is None or lost.phase is None or reply.is_intermediate:
+    if reply is None or lost.phase is None or reply.code < 400:
         return False
     return reply.code == 421 or (is_first and lost.phase in _FINAL)
 

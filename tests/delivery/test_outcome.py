@@ -359,6 +359,15 @@ def test_a_bdat_that_is_not_understood_leaves_its_message_untouched(
     assert behind.fate is Fate.UNKNOWN
 
 
+@pytest.mark.parametrize("code", [250, 354])
+@pytest.mark.parametrize("phase", [Awaited.BDAT, Awaited.CONTENT])
+def test_a_reply_out_of_step_that_is_no_refusal_answers_nothing(phase: Awaited, code: int) -> None:
+    lost = loss(Cause.OUT_OF_STEP, phase, code)
+    made = transaction(mail=250, rcpt=(550,))
+    (found,) = judge_loss(lost, made, is_sent_whole=True, has_delivered=True)
+    assert found.fate is Fate.UNKNOWN
+
+
 # ---- surplus
 
 
