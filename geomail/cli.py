@@ -330,7 +330,7 @@ def _stop_run(held: PidFile, patience_s: float) -> None:
 def _sink(given: Given, settings: Settings) -> int:
     from geomail.sink import serve
 
-    serve(given["--listen"], verbose=settings.verbose, record=given["--record"])
+    serve(given["--listen"], verbose=settings.verbose, record=given["--record"], given=given)
     return 0
 
 

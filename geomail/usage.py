@@ -34,7 +34,9 @@ Usage:
   geomail hold (--relay NAME | --queue NAME) [options]
   geomail resume (--relay NAME | --queue NAME) [options]
   geomail stop [--pidfile FILE] [--redis-server] [options]
-  geomail sink [--listen ADDR] [--record FILE] [--verbose] [options]
+  geomail sink [--listen ADDR] [--record FILE] [--verbose] [--delay SECONDS] [--fault NAME]
+               [--without NAMES] [--limits LIMITS] [--cert FILE] [--implicit-tls]
+               [--require-tls] [--logins FILE] [--require-auth] [options]
   geomail demo [--count N] [options]
   geomail --help | --version
 
@@ -96,13 +98,27 @@ Options of sink and demo:
   --record FILE          file that gets a line for each mail taken
   --count N              mails in the demo [default: 10000]
 
+Options of sink:
+  --delay SECONDS        how long it waits before each answer, as 0.05
+  --fault NAME           what happens to every mail, as stall+30, data+451 or twice (see below), or
+                         chunks-unswallowed: octets of a refused BDAT are run as commands
+  --without NAMES        what is not announced: PIPELINING, CHUNKING, SIZE, 8BITMIME, SMTPUTF8, DSN,
+                         ENHANCEDSTATUSCODES, EHLO; separated by commas
+  --limits LIMITS        what is announced and demanded: MAILMAX=N,RCPTMAX=N or one of them
+  --cert FILE            PEM file with certificate and key: offers STARTTLS
+  --implicit-tls         begins with TLS
+  --require-tls          takes no mail without TLS
+  --logins FILE          file with lines of USER:PASSWORD (or token): offers AUTH
+  --require-auth         takes no mail without a login
+
 Other options:
   -h --help              print this
   --version              print the version
 
 What the sink does to mail is said by its address: reply+451@… is answered 451, data+550@… is
-refused at the final dot, stall+30@… is answered 30 s late, hangup@… cuts the connection, never@…
-is not answered; also greylist+2@…, slow+2@…, drip+2@…, junk@…, twice@….
+refused at the final dot, stall+30@… is answered 30 s late, hangup@… cuts the connection, rst+9@…
+resets it after 9 octets of the content, never@… is not answered; also greylist+2@…, slow+2@…,
+bdat+502@…, drip+2@…, junk@…, twice@…, skip@….
 
 Each setting can also come from a variable (GEOMAIL_CONCURRENCY) or from geomail.toml.
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.

@@ -17,11 +17,11 @@ tried against trouble without any set-up. The local part says it, before an opti
     junk@…                  something is answered that is no reply
     twice@…                 is answered twice: from then on, all replies are out of step
     skip@…                  is not answered, what comes after it is: out of step as well
-    rst+N@…                 the connection is reset after N octets of the content (0)
+    rst+N@…                 the connection is reset after N octets of content or final dot (0)
 
 CODE is 4xx or 5xx (550), seconds may have a fraction. All else is for the Policy (geomail.smtp) and
 the options of Sink. A mail is *taken* when all of its content has come and nothing refuses it (rst:
-when it is no longer than N). That is before it is answered, and on_mail has returned then: whatever
+when N octets are all of it). That is before it is answered, and on_mail has returned then: whatever
 the client makes of our silence, a mail that it may have delivered is counted.
 
 Not promised: deadlines (a client may take its time), storage, or being safe on a public address.

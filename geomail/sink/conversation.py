@@ -148,7 +148,8 @@ class Conversation:
 
     def _misbehave(self, mail: Mail, fault: Fault) -> list[Event]:
         is_refused = fault.name == "data" or (fault.name == "bdat" and mail.is_chunked)
-        is_cut = fault.name == "rst" and fault.number < len(mail.content)
+        # By DATA a reset that comes too early has come before the final dot did.
+        is_cut = fault.name == "rst" and mail.is_chunked and fault.number < len(mail.content)
         if not (is_refused or is_cut):
             self._sink.take(mail)
         self._write()

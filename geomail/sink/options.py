@@ -108,7 +108,8 @@ def _logins(path: str) -> dict[str, str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't read logins from {path}: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(f"can't read logins from {path}: {why}") from None
     pairs = [line.partition(":") for line in lines if line.strip()]
     if not pairs or not all(user and secret for user, _, secret in pairs):
         raise ConfigError(f"{path} must have lines of USER:PASSWORD (or USER:TOKEN)")
