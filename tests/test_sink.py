@@ -3,72 +3,27 @@
 import re
 import signal
 import smtplib
-import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import pytest
 import trustme
+from sink_peers import DEADLINE_S, LETTER, SEVERAL, Bare, client_of, wait_until
 
 from geomail.errors import ConfigError
 from geomail.sink import Sink, read_address
 from geomail.smtp.answers import Answer
 from geomail.smtp.policy import Policy
 
-SEVERAL = ["a@y.example", "b@y.example"]
-LETTER = "Subject: one\r\nMessage-ID: <1@x.example>\r\n\r\n.dot\r\n"
-DEADLINE_S = 5.0
-
-
-class Bare:
-    """A connection that sees what comes, and that nothing comes."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.socket = socket.create_connection(sink.address, timeout=DEADLINE_S)
-        self.received = b""
-
-    def until(self, ending: bytes) -> bytes:
-        """Return what comes up to `ending`, which has to come."""
-        while ending not in self.received:
-            block = self.socket.recv(4096)
-            assert block, f"the end, after {self.received!r}"
-            self.received += block
-        head, _, self.received = self.received.partition(ending)
-        return head + ending
-
-    def rest(self) -> bytes:
-        """Return what comes before the end."""
-        while block := self.socket.recv(4096):
-            self.received += block
-        return self.received
-
-    def mail(self, recipient: str) -> None:
-        """Send a mail from the greeting up to the final dot, answered by all but the last reply."""
-        self.until(b"\r\n")
-        self.socket.sendall(b"EHLO me\r\n")
-        self.until(b"250 ENHANCEDSTATUSCODES\r\n")
-        self.socket.sendall(
-            f"MAIL FROM:<a@x>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode(),
-        )
-        self.until(b"354 End data with <CR><LF>.<CR><LF>\r\n")
-        self.socket.sendall(LETTER.encode() + b".\r\n")
-
 
 @pytest.fixture
 def sink() -> Iterator[Sink]:
     with Sink() as running:
         yield running
-
-
-@pytest.fixture
-def bare(sink: Sink) -> Iterator[Bare]:
-    client = Bare(sink)
-    yield client
-    client.socket.close()
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +43,6 @@ def client_tls(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     return context
-
-
-def client_of(sink: Sink) -> smtplib.SMTP:
-    host, port = sink.address
-    return smtplib.SMTP(host, port, local_hostname="me.example", timeout=DEADLINE_S)
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    with gevent.Timeout(DEADLINE_S):
-        while not is_so():
-            gevent.sleep(0.005)
 
 
 def test_a_mail_comes_through() -> None:
@@ -141,87 +85,6 @@ def test_many_connections_at_once(sink: Sink) -> None:
     gevent.joinall([gevent.spawn(send) for _ in range(20)], timeout=30, raise_error=True)
     assert (sink.count, sink.connections_ever) == (100, 20)
     wait_until(lambda: sink.connections == 0)
-
-
-# Faults that an address asks for
-
-
-def test_reply(sink: Sink) -> None:
-    with client_of(sink) as client:
-        assert client.sendmail("a@x", ["reply+451@y", "reply@y", "b@y"], LETTER) == {
-            "reply+451@y": (451, b"4.0.0 As the address asks for"),
-            "reply@y": (550, b"5.0.0 As the address asks for"),
-        }
-        with pytest.raises(smtplib.SMTPSenderRefused, match="452"):
-            client.sendmail("reply+452@x", SEVERAL, LETTER)
-        with pytest.raises(smtplib.SMTPRecipientsRefused, match="421"):
-            client.sendmail("a@x", ["reply+421@y"], LETTER)
-    assert sink.count == 1
-
-
-def test_greylist(sink: Sink) -> None:
-    with client_of(sink) as client:
-        for _ in range(2):
-            with pytest.raises(smtplib.SMTPRecipientsRefused, match="451"):
-                client.sendmail("a@x", ["greylist+2@y"], LETTER)
-        client.sendmail("a@x", ["greylist+2@y"], LETTER)
-        with pytest.raises(smtplib.SMTPRecipientsRefused, match="451"):
-            client.sendmail("a@x", ["greylist@y"], LETTER)
-    assert sink.count == 1
-
-
-def test_data(sink: Sink) -> None:
-    with client_of(sink) as client:
-        for asked, code in (("data+452", 452), ("data", 550), ("data+1.2.3", 550)):
-            with pytest.raises(smtplib.SMTPDataError, match=str(code)):
-                client.sendmail("a@x", ["b@y", f"{asked}@y"], LETTER)
-        with pytest.raises(smtplib.SMTPDataError, match="421"):
-            client.sendmail("a@x", ["data+421@y"], LETTER)
-    assert sink.count == 0
-
-
-@pytest.mark.parametrize("recipient", ["slow+0.05@y", "stall+0.05@y", "drip+0.001@y"])
-def test_late_answers_come(sink: Sink, recipient: str) -> None:
-    with client_of(sink) as client:
-        assert client.sendmail("a@x", [recipient], LETTER) == {}
-        assert client.sendmail("a@x", ["b@y"], LETTER) == {}
-    assert sink.count == 2
-
-
-def test_stall_is_silence_first(sink: Sink, bare: Bare) -> None:
-    bare.mail("stall+30@y")
-    wait_until(lambda: sink.count == 1)
-    bare.socket.settimeout(0.05)
-    with pytest.raises(TimeoutError):
-        bare.socket.recv(1)
-
-
-def test_hangup(sink: Sink, bare: Bare) -> None:
-    bare.mail("hangup@y")
-    assert bare.rest() == b""
-    assert sink.count == 1
-
-
-def test_never(sink: Sink, bare: Bare) -> None:
-    bare.mail("never@y")
-    bare.socket.sendall(b"NOOP\r\nQUIT\r\n")
-    bare.socket.shutdown(socket.SHUT_WR)
-    assert bare.rest() == b""
-    assert sink.count == 1
-
-
-def test_junk(sink: Sink, bare: Bare) -> None:
-    bare.mail("junk@y")
-    bare.socket.shutdown(socket.SHUT_WR)
-    assert bare.rest() == b"Hello, this is no reply.\r\n"
-    assert sink.count == 1
-
-
-def test_twice(sink: Sink, bare: Bare) -> None:
-    bare.mail("twice@y")
-    bare.socket.sendall(b"QUIT\r\n")
-    assert bare.rest() == b"250 2.0.0 Ok\r\n" * 2 + b"221 2.0.0 Bye\r\n"
-    assert sink.count == 1
 
 
 # Options
