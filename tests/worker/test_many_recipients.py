@@ -1,0 +1,45 @@
+"""One job whose host takes fewer recipients at a time: one settlement, and a line for everybody."""
+
+import json
+from collections import Counter
+
+import pytest
+from hired import Place, mail, until
+
+from geomail.sink import Sink
+from geomail.smtp.policy import Policy
+
+pytest_plugins = ("worker_fixtures",)
+
+EVERYBODY = [f"r{n}@example.org" for n in range(7)]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_everybody_gets_it_once_and_has_a_line(place: Place, most: int) -> None:
+    arrived: Counter[str] = Counter()
+    log = place.folder.parent / "log"
+    policy = Policy(max_recipients=most)
+    with Sink(policy=policy, on_mail=lambda _, to, __: arrived.update(to)) as host:
+        place.worker(host, delivery_log=log)
+        place.push(mail("m", to=EVERYBODY))
+        until(lambda: place.held() == 0)
+        assert arrived == dict.fromkeys(EVERYBODY, 1)
+        assert host.count == -(-7 // most)
+        stats = place.counts().stats
+        assert (stats["delivered"], stats.get("retried", 0), stats.get("split", 0)) == (1, 0, 0)
+        until(lambda: log.exists() and len(log.read_text().splitlines()) == 7)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert sorted(line["to"] for line in lines) == EVERYBODY
+        assert {line["outcome"] for line in lines} == {"delivered"}
+
+
+def test_the_rest_goes_on_over_another_connection(place: Place) -> None:
+    """The host takes one transaction a connection; nobody gets it twice for that."""
+    arrived: Counter[str] = Counter()
+    policy = Policy(max_recipients=3, max_mails=1)
+    with Sink(policy=policy, on_mail=lambda _, to, __: arrived.update(to)) as host:
+        worker = place.worker(host)
+        place.push(mail("m", to=EVERYBODY))
+        until(lambda: place.held() == 0)
+        assert arrived == dict.fromkeys(EVERYBODY, 1)
+        assert worker.lane.is_well
