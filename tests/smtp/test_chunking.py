@@ -337,3 +337,43 @@ def test_a_full_connection_says_so() -> None:
         assert not client.is_full
         client.begin(of_size(50), None)
     assert client.is_full
+
+
+# ---- against any server at all
+
+codes = st.sampled_from([220, 250, 250, 250, 354, 421, 451, 500, 503, 552])
+said = codes.map(lambda code: b"%d so\r\n" % code)
+
+
+@settings(max_examples=300)
+@given(
+    policy=st.sampled_from(["prove", "on"]),
+    in_flight=st.integers(1, 8),
+    replies=st.lists(said | st.sampled_from([b"junk\r\n", b"2", b"250-\r\n"]), max_size=80),
+    sizes=sizes,
+)
+def test_no_server_is_believed_what_it_did_not_say(
+    policy: str, in_flight: int, replies: list[bytes], sizes: list[int]
+) -> None:
+    client = Client(Policy("client.example", chunking=policy, in_flight=in_flight))
+    client.receive(b"220 mx.example\r\n")
+    write(client)
+    events = client.receive(ANNOUNCED)
+    waiting, begun, delivered = letters(20), 0, 0
+    for reply, size in zip([*replies, b""], cycle(sizes), strict=False):
+        while waiting and client.chunks and client.may_begin:
+            client.begin(waiting.pop(0), begun)
+            begun += 1
+        left = len(client.output())
+        client.wrote(left if size % 4 else left // 2)
+        events += client.receive(reply)
+        finished = [event.transaction for event in events if isinstance(event, Finished)]
+        delivered = sum(told(one) is not None for one in finished)
+        assert len(client.unfinished) <= in_flight
+        assert [t.owner for t in (*finished, *client.unfinished)] == list(range(begun))
+        assert all(client.sent_whole(one) for one in finished if told(one) is not None)
+    assert client.is_lost
+    assert delivered == client.delivered
+    assert delivered <= sum(reply[:1] == b"2" for reply in replies) // 3
+    assert sum(isinstance(event, Lost) for event in events) == 1
+    assert client.output() == b""

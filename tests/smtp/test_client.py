@@ -2,6 +2,7 @@
 
 from collections import deque
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -246,6 +247,8 @@ class Dialogue:
             self.finished += [e.transaction for e in events if isinstance(e, Finished)]
             assert not any(isinstance(e, Lost) for e in events)
             wanted.extend(e.transaction for e in events if isinstance(e, ContentWanted))
+            while waiting and client.chunks and client.may_begin:
+                client.begin(waiting.popleft(), None)
             if client.awaited:
                 continue
             is_idle = not wanted
@@ -279,29 +282,26 @@ class Dialogue:
         return [chunk for chunk in chunks if chunk]
 
 
-@settings(max_examples=150)
+@settings(max_examples=200)
 @given(
-    deliveries(),
-    st.sampled_from(["off", "message", "overlap"]),
-    st.booleans(),
-    st.booleans(),
-    st.data(),
+    letters=deliveries(),
+    pipeline=st.sampled_from(["off", "message", "overlap"]),
+    chunking=st.sampled_from(["off", "prove", "on"]),
+    lacks=st.sets(st.sampled_from(["extended", "pipelining", "chunking", "swallows_chunks"])),
+    data=st.data(),
 )
 def test_our_server_takes_what_we_send(
-    letters: list[Letter],
-    pipeline: str,
-    is_extended: bool,
-    is_pipelining: bool,
-    data: st.DataObject,
+    letters: list[Letter], pipeline: str, chunking: str, lacks: set[str], data: st.DataObject
 ) -> None:
-    policy = served.Policy(
-        extended=is_extended,
-        pipelining=is_pipelining,
-        check_sender=refuse,
-        check_recipient=refuse,
-    )
-    dialogue = Dialogue(Policy("client.example", pipeline=pipeline), policy, data)
+    offers: dict[str, Any] = dict.fromkeys(lacks, False)
+    served_policy = served.Policy(check_sender=refuse, check_recipient=refuse, **offers)
+    if chunking == "on" and not served_policy.swallows_chunks:
+        chunking = "prove"
+    policy = Policy("client.example", pipeline=pipeline, chunking=chunking, in_flight=3)
+    dialogue = Dialogue(policy, served_policy, data)
     dialogue.send(letters)
+    may_chunk = not lacks and pipeline == "overlap"
+    assert dialogue.client.chunks == (may_chunk and chunking != "off")
     expected = [
         (one.mail_from, names, one.content)
         for one in letters
