@@ -167,7 +167,9 @@ class Client:
         if not out:
             return b""
         self._out = []
-        self._answerable = len(self.awaited)
+        if self._answerable or self._reader.is_empty:
+            self._answerable = len(self.awaited)
+        # else half a reply is there already, which can't be the answer to what leaves only now.
         return out[0] if len(out) == 1 else b"".join(out)
 
     def wrote(self, count: int) -> None:
