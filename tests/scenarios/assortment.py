@@ -16,6 +16,7 @@ from typing import Any
 from scenarios.peer import Peer
 from scenarios.stage import Stage, mail, until
 
+CONCURRENCY = 8
 WORDS = (
     *("weiß", "Grüße", "日本語", "Ünïcödé", "naïve", "🎉", "plain", "words", "of", "a", "mail"),
     *(".", "..", ".dot", "--", "From", "=", "&", "<b>"),
@@ -36,7 +37,7 @@ def deliver(
     lines = [f"{key} = {json.dumps(value)}" for key, value in relay.items()]
     config.write_text("\n".join(["[relay.default]", *lines]))
     refused = {label for label, fields in wanted.items() if is_refused(fields)}
-    last = stage.burst("--config", str(config), "--concurrency", "8")
+    last = stage.burst("--config", str(config), f"--concurrency={CONCURRENCY}")
     assert last == f"left delayed=0 parked=0 dead={len(refused)}", stage.dead()[:3]
     assert all("550" in letter.reason for letter in stage.dead())
     expected = sum(len(recipients_of(fields)) for fields in wanted.values())

@@ -76,8 +76,7 @@ class Exim(Peer):
         super().__init__()
         self._program = program
 
-    @property
-    def log(self) -> str:
+    def written(self) -> str:
         """Return its main log, and its panic log when there is one."""
         files = [self.folder / "log" / name for name in ("main", "panic")]
         return "".join(file.read_text(errors="replace") for file in files if file.exists())

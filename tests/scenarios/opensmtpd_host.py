@@ -28,7 +28,7 @@ class OpenSMTPD(Peer):
         r"failed-command|bad-input|reason=(?!quit)|limit|warn:|fatal|Fail|unexpected|error",
         re.IGNORECASE,
     )
-    usual = re.compile(r'command="RCPT TO:<refused')
+    usual = re.compile(r'command="RCPT TO:<refused|Too many messages sent|purge_task')
 
     def __init__(self, program: str) -> None:
         super().__init__()

@@ -37,6 +37,7 @@ class Peer:
         self.folder.chmod(0o755)
         self._maildir = self.folder / "mail/new"
         self._said = self.folder / "out"
+        self._known = 0  # how much of the log is of before
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -45,8 +46,18 @@ class Peer:
 
     @property
     def log(self) -> str:
-        """Return its log: what it says, or the file that it writes."""
+        """Return what it has logged since `forget`."""
+        return self.written()[self._known :]
+
+    def written(self) -> str:
+        """Return its whole log: what it says, or the file that it writes."""
         return self._said.read_text(errors="replace") if self._said.exists() else ""
+
+    def forget(self) -> None:
+        """Forget what arrived and what was logged until now."""
+        for path in self._arrived():
+            path.unlink()
+        self._known = len(self.written())
 
     def complaints(self) -> list[str]:
         """Return the lines of its log that find fault with how we speak."""

@@ -82,11 +82,10 @@ class Postfix(Peer):
     def __init__(self, program: str, files: Mapping[str, str]) -> None:
         super().__init__()
         self._program = program
-        self._files = files
+        self.files = files
         self._maildir = self.folder / "mail/everybody/new"
 
-    @property
-    def log(self) -> str:
+    def written(self) -> str:
         """Return its mail log."""
         log = self.folder / "mail.log"
         return log.read_text(errors="replace") if log.exists() else ""
@@ -109,7 +108,7 @@ class Postfix(Peer):
         for name in ("data", "mail"):
             os.chown(self.folder / name, owner.pw_uid, owner.pw_gid)
         placed = {
-            key: shutil.copy(path, self.folder / "tls" / key) for key, path in self._files.items()
+            key: shutil.copy(path, self.folder / "tls" / key) for key, path in self.files.items()
         }
         settings = _MAIN.format(
             folder=self.folder,
