@@ -366,12 +366,9 @@ class Client:
         self._events.append(Finished(transaction))
 
     def _on_reset(self, reply: Reply) -> None:
-        if reply.is_positive:
-            return
-        if self.chunks:
-            self._out_of_step(Awaited.RSET, reply)
-        else:
-            self._refused(Awaited.RSET, reply)
+        if not reply.is_positive:
+            end = self._out_of_step if self.chunks else self._refused
+            end(Awaited.RSET, reply)
 
     def _on_quit(self, reply: Reply) -> None:
         self._lose(Cause.CLOSED, str(reply), reply)
