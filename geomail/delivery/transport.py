@@ -44,6 +44,7 @@ class Session:
         "_connecting",
         "_due",
         "_due_limit_s",
+        "_is_cut",
         "_is_expired",
         "_lateness",
         "_limit_s",
@@ -83,6 +84,7 @@ class Session:
         self._wire: PlainWire | TlsWire | None = None
         self._socket: gevent.socket.socket | None = None
         self._connecting: Connecting | None = None
+        self._is_cut = False  # a write has failed: what is written behind it would be misread
         self._is_expired = False
         self._wait, self._limit_s, self._lateness = "", 0.0, ""
         self._replies = _NEVER  # how many had come when the reply that is awaited became the oldest
@@ -257,13 +259,14 @@ class Session:
     def _write(self, out: bytes) -> memoryview | None:
         """Write what the kernel takes at once; return what is left, None where all has left."""
         wire = self._wire
-        if wire is None:
+        if wire is None or self._is_cut:
             return None
         self._allow(self.terms.block_s, "nothing was read")
         try:
             sent = wire.write(out)
         except OSError:
             # Not yet the end: what the server said before it hung up is read first.
+            self._is_cut = True
             return None
         self.client.wrote(sent)
         return memoryview(out)[sent:] if sent < len(out) else None
@@ -274,20 +277,21 @@ class Session:
         try:
             while rest and wire is not None:
                 received = wire.read_now()
-                if received:
-                    yield from client.receive(received)
-                    if client.is_lost:
-                        return
-                elif received is None:
+                if received is None:
                     wire.wait()
                     if sent := wire.write(rest):
                         client.wrote(sent)
                         rest = rest[sent:]
                         self._allow(self.terms.block_s, "nothing was read")
+                elif received:
+                    yield from client.receive(received)
+                    if client.is_lost:
+                        return
                 else:
-                    return
+                    break
         except OSError:
-            return
+            pass
+        self._is_cut = len(rest) > 0
 
     def _read(self) -> bytes:
         self._await()
