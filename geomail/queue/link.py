@@ -54,6 +54,7 @@ _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 2.0
 _LONGEST_PAUSE_OF_A_MOVE_S = 0.5  # whoever takes over is ready long before the old one is back
 _READ_BLOCK = 256 * 1024
+_EMPTY_REPLY = b"+\r\n"
 _ASK_WITHIN_S = 2.0  # a sentinel, or any node: there are others to be asked
 
 # By substring: 6.2 wraps an error inside a script in its own text.
@@ -272,7 +273,7 @@ class Connection:
             try:
                 self._reach()
                 self._wire.send_packed_command([_pack(command)], check_health=False)
-                return self._wire.read_response(timeout=timeout_s)
+                reply = self._wire.read_response(timeout=timeout_s)
             except REDIS_ERRORS as error:
                 self._wire.disconnect()
                 if not self._interrupted:
@@ -282,6 +283,8 @@ class Connection:
             except BaseException:
                 self._wire.disconnect()
                 raise
+            self._let_go()
+            return reply
 
     def interrupt(self) -> None:
         """End the wait of another greenlet or thread in `attempt`."""
@@ -311,6 +314,7 @@ class Connection:
                     raise
                 else:
                     self.is_new = False
+                    self._let_go()
                     if self._place.news.away_since is not None:
                         self._place.news.rejoice()
                     return reply
@@ -346,6 +350,13 @@ class Connection:
         self._wire.send_packed_command([load, packed], check_health=False)
         self._wire.read_response()
         return self._wire.read_response()
+
+    def _let_go(self) -> None:
+        """Have hiredis free what a large reply took: it does so when it is fed the next one."""
+        reader = self._wire._parser._reader
+        if not reader.has_data():
+            reader.feed(_EMPTY_REPLY)  # 0.1 us; else 10 MB stay until there is more to take
+            reader.gets()
 
     def _fail(self, error: Exception, *, patient: bool) -> None:
         self._place.doubt(self._node, error)
