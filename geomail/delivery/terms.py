@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from geomail.config import Member, Relay, Settings
 from geomail.delivery.connect import shown
-from geomail.delivery.trust import Trust, stamp
+from geomail.delivery.trust import Stamp, Trust, stamp
 from geomail.relays import Pipeline, read_token
 from geomail.smtp.auth import Login
 from geomail.smtp.events import Awaited, Policy
@@ -44,7 +44,7 @@ class Terms:
         self.limits_s = _limits_s(settings)
         self.trust = Trust(self.server_name, relay, is_verified=relay.verifies(member))
         self._token = ""
-        self._token_stamp: tuple[int, int] | None = None
+        self._token_stamp: Stamp | None = None
         if self.hint is not None:
             # A server that waits for TLS says nothing at all.
             self.limits_s[Awaited.GREETING] = min(_HINT_S, settings.greeting_s)

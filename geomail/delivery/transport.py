@@ -15,6 +15,7 @@ message, where a gevent.Timeout costs 1.4 us. Connecting alone keeps its own tim
 """
 
 import socket as sockets
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -109,6 +110,7 @@ class Session:
                     return lost
                 self.client.tls_started()
         if is_ready:
+            self._keep_session()
             return None
         return Lost(Cause.OUT_OF_STEP, None, "the conversation ended before it began")
 
@@ -204,8 +206,7 @@ class Session:
         """Close the connection as it is, without a word."""
         self.deadline = inf
         if self._wire is not None:
-            if isinstance(self._wire, TlsWire) and isinstance(self._socket, SSLSocket):
-                self.terms.trust.keep(self._socket)
+            self._keep_session()
             self._wire.close()
             self._wire = None
         if self._socket is not None:
@@ -248,11 +249,18 @@ class Session:
         self._wire = TlsWire(wrapped)
         return None
 
+    def _keep_session(self) -> None:
+        """Keep what others may resume: when the host is known to be well, and what came later."""
+        if isinstance(self._wire, TlsWire) and isinstance(self._socket, SSLSocket):
+            self.terms.trust.keep(self._socket)
+
     def _no_tls(self, error: OSError | ValueError, phase: Awaited | None) -> str:
         text = self._lateness if self._is_expired else said(error)
         if phase is not None:
             return text
-        return f"{self.terms.where}: {text}"
+        is_clear = isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER"
+        hint = "; it begins in clear: try smtp+starttls://" if is_clear else ""
+        return f"{self.terms.where}: {text}{hint}"
 
     # ---- bytes
 

@@ -19,7 +19,8 @@ from gevent.ssl import SSLContext, SSLSocket
 from geomail.relays import Relay
 from geomail.relays.files import load_certificate
 
-_File = tuple[str | None, tuple[int, int] | None]
+Stamp = tuple[int, int, int]
+_File = tuple[str | None, Stamp | None]
 
 
 class Trust:
@@ -81,13 +82,15 @@ def said(error: OSError | ValueError) -> str:
     """Return the words of an error of TLS or of the system."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate can't be verified: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "what the host says is no TLS"
     return getattr(error, "strerror", None) or str(error)
 
 
-def stamp(path: str) -> tuple[int, int] | None:
+def stamp(path: str) -> Stamp | None:
     """Return what tells one state of a file from the next, None where there is none."""
     try:
         found = Path(path).stat()
     except (OSError, ValueError):
         return None
-    return found.st_mtime_ns, found.st_size
+    return found.st_mtime_ns, found.st_size, found.st_ino

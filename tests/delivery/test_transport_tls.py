@@ -7,57 +7,27 @@ from pathlib import Path
 
 import gevent
 import pytest
-import trustme
+from certificates import (
+    AUTHORITY,
+    LOGINS,
+    STRANGER,
+    context,
+    is_delivered,
+    unverified,
+    url,
+)
 from gevent.ssl import SSLContext
 from scripted import ENVELOPE, HELLO, Host, Peer, Sent, refused, send, terms, watched
 
 from geomail.delivery.outcome import Fate
-from geomail.delivery.transport import Session, Terms
+from geomail.delivery.transport import Session
 from geomail.letter import Letter
 from geomail.sink import Sink
 from geomail.smtp.data import stuff
 from geomail.smtp.events import Awaited, Cause
 
-AUTHORITY = trustme.CA()
-STRANGER = trustme.CA()
-OFFER = b"250-mx.example\r\n250 STARTTLS\r\n"
-LOGINS = {"ann": "secret"}
 UNVERIFIED = "the certificate can't be verified: unable to get local issuer certificate"
-
-
-def context(
-    authority: trustme.CA = AUTHORITY,
-    *names: str,
-    newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
-) -> SSLContext:
-    """Return a server's context, for `localhost` unless `names` are given."""
-    made = SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    made.maximum_version = newest
-    authority.issue_cert(*(names or ("localhost",))).configure_cert(made)
-    return made
-
-
-@pytest.fixture(scope="module")
-def ca_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Give the file with the authority that is trusted here."""
-    path = tmp_path_factory.mktemp("ca") / "ca.pem"
-    AUTHORITY.cert_pem.write_to_path(path)
-    return str(path)
-
-
-def url(host: Host | Sink, scheme: str = "smtp", login: str = "") -> str:
-    """Return the URL of a host on this machine."""
-    port = host.port if isinstance(host, Host) else host.address[1]
-    return f"{scheme}://{login}localhost:{port}"
-
-
-def is_delivered(sink: Sink, made: Terms) -> Session:
-    """Send a letter, look whether it came, and return the session it came by."""
-    sent = send(made)
-    assert sent.one().fate is Fate.DELIVERED
-    assert sink.count == 1
-    return sent.session
+OFFER = b"250-mx.example\r\n250 STARTTLS\r\n"
 
 
 # ---- which URL demands what
@@ -243,14 +213,6 @@ def test_a_host_that_does_not_greet_under_tls() -> None:
     assert str(lost) == "greeting: timed out: no answer within 0.05 s"
 
 
-def unverified() -> SSLContext:
-    """Return a client's context that trusts all."""
-    made = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.check_hostname = False
-    made.verify_mode = ssl.CERT_NONE
-    return made
-
-
 def under_tls(peer: Peer, tls: SSLContext, *, ehlo: bytes) -> None:
     """Speak up to the second EHLO."""
     peer.greet(ehlo=OFFER)
@@ -381,28 +343,3 @@ def test_nothing_is_lost_by_looking_whether_a_connection_is_stale() -> None:
             assert not session.is_stale()
             assert Sent(session, [HELLO, HELLO]).one(1).fate is Fate.DELIVERED
         assert sink.count == 6
-
-
-@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("scheme", ["smtp+starttls", "smtps"])
-def test_tls_sessions_are_resumed(ca_file: str, scheme: str, newest: ssl.TLSVersion) -> None:
-    with Sink(tls=context(newest=newest), implicit_tls=scheme == "smtps") as sink:
-        made = terms(url(sink, scheme), ca_file=ca_file)
-        found = []
-        for _ in range(3):
-            with watched(Session(made)) as session:
-                assert session.open() is None
-                assert Sent(session, [HELLO]).one().fate is Fate.DELIVERED
-                found.append(session.is_resumed())
-                session.close()
-    assert found == [False, True, True]
-
-
-def test_a_session_that_the_host_has_forgotten_is_begun_anew(ca_file: str) -> None:
-    with Sink(tls=context()) as sink:
-        made = terms(url(sink, "smtp+starttls"), ca_file=ca_file)
-        send(made)
-        assert made.trust.session is not None
-        sink.tls = context()
-        assert send(made).one().fate is Fate.DELIVERED
-        assert sink.count == 2

@@ -11,8 +11,7 @@ import gevent
 import gevent.event
 import gevent.socket
 import pytest
-import trustme
-from gevent.ssl import SSLContext
+from certificates import context, unverified
 from scripted import Host, Peer, Script, Sent, terms, watched
 
 from geomail.delivery.transport import Session
@@ -285,16 +284,7 @@ def test_nothing_is_written_behind_what_broke_off() -> None:
 # ---- idle connections
 
 
-AUTHORITY = trustme.CA()
 VERSIONS: list[Any] = [None, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
-
-
-def context(newest: ssl.TLSVersion) -> SSLContext:
-    """Return a server's context."""
-    made = SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.maximum_version = newest
-    AUTHORITY.issue_cert("localhost").configure_cert(made)
-    return made
 
 
 def idle_host(newest: ssl.TLSVersion | None, end: Callable[[Peer], object]) -> Script:
@@ -302,7 +292,7 @@ def idle_host(newest: ssl.TLSVersion | None, end: Callable[[Peer], object]) -> S
 
     def script(peer: Peer) -> None:
         if newest is not None:
-            peer.start_tls(context(newest))
+            peer.start_tls(context(newest=newest))
         peer.greet()
         end(peer)
 
@@ -389,7 +379,7 @@ def test_session_tickets_are_no_news() -> None:
     speak, told = gevent.event.Event(), list[int]()
 
     def script(peer: Peer) -> None:
-        peer.start_tls(context(ssl.TLSVersion.TLSv1_3))
+        peer.start_tls(context(newest=ssl.TLSVersion.TLSv1_3))
         speak.wait(20)
         peer.say(b"220 at last\r\n")
         peer.wait_for_end()
@@ -407,11 +397,3 @@ def test_session_tickets_are_no_news() -> None:
             wait_until(lambda: told)
             assert wire.read() == b"220 at last\r\n"
             wire.close()
-
-
-def unverified() -> SSLContext:
-    """Return a client's context that trusts all."""
-    made = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.check_hostname = False
-    made.verify_mode = ssl.CERT_NONE
-    return made
