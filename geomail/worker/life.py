@@ -25,6 +25,7 @@ from geomail.errors import GeomailError, RedisUnusable
 from geomail.queue import Counts, Link, Queue, Slot, journal
 from geomail.worker.admission import Admission
 from geomail.worker.clock import RedisClock
+from geomail.worker.heap import give_back_large_blocks
 from geomail.worker.parent import Parent
 from geomail.worker.popper import Popper
 from geomail.worker.settler import Settler
@@ -43,6 +44,7 @@ def run(settings: Settings) -> int:
     require_relays(settings)
     if settings.redis is None:
         raise RedisUnusable("no Redis: pass --redis URL")
+    give_back_large_blocks()
     link = Link(settings.redis)
     queues = [
         Queue(link, name, lease_s=settings.lease_s, beat_s=settings.beat_s)
