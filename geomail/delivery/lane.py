@@ -21,6 +21,7 @@ sender, the connection that is idle longest is closed, or else the lane furthest
 gives one up after the message in hand: a slow host can't starve a healthy one.
 """
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +33,7 @@ from geomail import log, metrics
 from geomail.delivery.learnt import Learnt, Proof
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.delivery.pace import Backoff, Habits, Window
-from geomail.delivery.refusals import Refusals, Ruling
+from geomail.delivery.refusals import HOLD_S, Refusals, Ruling
 from geomail.delivery.transport import Terms
 from geomail.job import Address, Email
 from geomail.relays import Pipeline
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
     from geomail.delivery.sender import Sender
     from geomail.queue import Queue, Slot
 
-DEPTH = 8
+DEPTH = 8  # deliveries a connection; with BDAT that many windows:
+_WINDOWS = 3  # one is under way, more is asked for when half are gone, and that takes a moment
 _OVERFLOW = 4
 _SHORTEST_PAUSE_S = 1.0
 
@@ -136,7 +138,10 @@ class Lane:
         self.clear_until = 0.0
         self.is_warned = False
         self.habits = Habits()
-        self.refusals: Refusals[Refused] = Refusals()
+        self.most_mails = sys.maxsize  # of one connection, as far as that was learnt
+        # A burst ends when nothing is in hand: nobody is kept waiting for it to be sure.
+        self.refusals: Refusals[Refused] = Refusals(hold_s=1.0 if settings.burst else HOLD_S)
+        self._depth = DEPTH
         self._learnt = Learnt()
 
     # ---- questions
@@ -179,7 +184,7 @@ class Lane:
     def _wanted(self) -> int:
         if self._is_probing():
             return 1
-        return DEPTH * max(1, min(self.window.size, self.house.share))
+        return self._depth * max(1, min(self.window.size, self.house.share))
 
     # ---- deliveries come and go
 
@@ -328,22 +333,34 @@ class Lane:
         """Note that the host can be sent chunks for the next hour, or that it can't."""
         if is_proved:
             self._learnt.chunking_proved(now)
-        elif self._learnt.chunk_no_more(now):
+            self._depth = max(DEPTH, _WINDOWS * self.terms.relay.in_flight)
+            return
+        self._depth = DEPTH
+        if self._learnt.chunk_no_more(now):
             log.warning("chunking_less", host=self.name, why=why or "the proof has failed")
+
+    def note_open(self, now: float) -> None:
+        """A connection was made: look up what has been learnt, for some of it is forgotten."""
+        self.live += 1
+        self.most_mails = self.habits.messages(now) or sys.maxsize
 
     def note_end(self, messages: int, *, is_said: bool = False) -> None:
         """Note that the host ended a connection after `messages`, perhaps saying that for this."""
         metrics.count("connections_used_up")
-        if self.habits.note_end(time.monotonic(), messages, is_said=is_said):
-            log.info("messages_a_connection", host=self.name, learnt=messages)
+        self._note_messages(messages, is_said=is_said)
 
     def note_idle_end(self, pause_s: float, messages: int) -> None:
         """Note that the host ended a connection that was idle for `pause_s`, after `messages`."""
         metrics.count("connections_stale")
         if pause_s < _SHORTEST_PAUSE_S:
-            self.habits.note_end(time.monotonic(), messages)
+            self._note_messages(messages)
         else:
             self.habits.note_idle_end(time.monotonic(), pause_s)
+
+    def _note_messages(self, messages: int, *, is_said: bool = False) -> None:
+        if self.habits.note_end(time.monotonic(), messages, is_said=is_said):
+            self.most_mails = messages
+            log.info("messages_a_connection", host=self.name, learnt=messages)
 
 
 def by_need(lanes: Iterable[Lane]) -> list[Lane]:

@@ -15,7 +15,6 @@ anything. A sender holds no message while its host is away: what it could not be
 lane. What becomes of the messages is told in reckoning.py.
 """
 
-import sys
 import time
 
 import gevent
@@ -54,7 +53,6 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         self._has_begun = False
         self._has_ended = False  # the server has said or closed something while idle
         self._was_idle = False  # and nothing was answered since
-        self._most_mails = sys.maxsize
         self._taken: Delivery | None = None  # from the lane, and neither begun nor settled yet
         self._reckoning = Reckoning(lane)
 
@@ -138,10 +136,9 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
 
     def _note_open(self, session: Session) -> None:
         lane, client, now = self.lane, session.client, time.monotonic()
-        lane.live += 1
+        lane.note_open(now)
         self.is_live = True
         self._has_ended = self._was_idle = False
-        self._most_mails = lane.habits.messages(now) or sys.maxsize
         self._note_tls(session)
         if client.proved is not None:
             lane.learn_chunking(now, is_proved=client.proved)
@@ -224,7 +221,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         Waits for one only when the connection is idle.
         """
         client, onward = session.client, self._reckoning.onward
-        if client.is_full or client.begun >= self._most_mails:
+        if client.is_full or client.begun >= self.lane.most_mails:
             return None
         if not (is_idle or client.overlaps):
             return None

@@ -3,8 +3,9 @@
 import time
 
 import pytest
+from gevent.event import Event
 from house import House, MakeHouse, many, talk, until
-from scripted import Host
+from scripted import Host, Peer
 
 from geomail.delivery.lane import Refused
 from geomail.delivery.outcome import Fate
@@ -194,6 +195,7 @@ def test_a_421_that_asks_for_time_is_no_used_up_connection(make_house: MakeHouse
         house = open_house(make_house, host, backoff_base_s="1")
         put(house, ("1@x.org", "first"), ("2@x.org", "second"))
         until(lambda: len(house.stranded) == 1)
+        assert mood.mails == 2  # it is not tried on another connection first
         assert house.fates() == {Fate.DELIVERED: 1}
         assert 295 < house.lane.backoff.until - time.monotonic() <= 300
 
@@ -205,3 +207,28 @@ def test_a_plain_421_is_a_used_up_connection(make_house: MakeHouse) -> None:
         put(house, ("1@x.org", "first"), ("2@x.org", "second"))
         until(lambda: len(house.stranded) == 1)  # once for nothing, then the host's trouble
         assert house.lane.backoff.failures == 1
+
+
+def test_a_host_that_asks_for_time_while_it_is_closed_gets_it_all(make_house: MakeHouse) -> None:
+    words = [b"421 go away", b"421 retry in 5 minutes"]
+    both = Event()
+
+    def greet(peer: Peer) -> None:
+        word = words.pop(0)
+        if words:
+            both.wait(20)
+            peer.say(word + b"\r\n")
+            peer.wait_for_end()
+            failed.set()
+            return
+        both.set()
+        failed.wait(20)
+        peer.say(word + b"\r\n")
+
+    failed = Event()
+    with Host(greet) as host:
+        house = make_house(f"smtp://127.0.0.1:{host.port}", concurrency="2", backoff_base_s="1")
+        house.put(0, *many(2))
+        until(lambda: len(house.stranded) == 2)
+        assert house.lane.backoff.failures == 1
+        assert 295 < house.lane.backoff.until - time.monotonic() <= 300

@@ -187,6 +187,19 @@ def test_a_host_that_does_not_know_bdat_is_sent_data(open_house: Open, code: byt
     assert house.lane.chunking(time.monotonic() + 3601) == "prove"
 
 
+def test_what_is_behind_a_bdat_that_was_refused_may_have_been_taken(open_house: Open) -> None:
+    def refuse_the_first(peer: Peer) -> None:
+        greet(peer)
+        first, *_ = take(peer, 3)
+        peer.say(first.answer(b"503 what?\r\n"))
+        peer.wait_for_end()
+
+    house = open_house(refuse_the_first, lambda peer: talk(peer))
+    house.put(0, *many(3))
+    until(lambda: len(house.reports) == 3)
+    assert house.fates() == {Fate.UNKNOWN: 2, Fate.DELIVERED: 1}
+
+
 def test_a_host_that_hangs_up_at_its_first_bdat_is_sent_data(open_house: Open) -> None:
     def hang_up(peer: Peer) -> None:
         greet(peer)
@@ -252,6 +265,17 @@ def test_one_proof_lasts_for_an_hour(open_house: Open) -> None:
     assert proofs == [True, False, False]
     assert house.lane.chunking(time.monotonic()) == "on"
     assert house.lane.chunking(time.monotonic() + 3601) == "prove"
+
+
+def test_a_lane_with_windows_asks_for_enough_to_fill_them(open_house: Open) -> None:
+    house = open_house(everything)
+    now = time.monotonic()
+    before = house.lane.room(now)
+    house.put(0, "bo@x.org")
+    until(lambda: len(house.reports) == 1)
+    # At half of it the popper is asked for more: then there has to be a window in hand, and more.
+    assert before == WINDOW
+    assert house.lane.room(now) == 3 * WINDOW
 
 
 # ---- leaving
