@@ -61,6 +61,7 @@ ADDRESS = st.one_of(
     TEXT.map(lambda text: f'"{text}"@x.org'),
     TEXT.map(lambda text: f"a@x{text}.org"),
 )
+TARGET = ADDRESS.filter(lambda text: text not in ("", "<>"))  # the null sender, and no recipient
 BASE64 = TEXT.map(lambda text: base64.b64encode(text.encode()).decode())
 
 
@@ -230,7 +231,7 @@ EMAILS = st.builds(
         max_size=2,
     ),
     mail_from=st.none() | ADDRESS,
-    recipients=st.lists(ADDRESS, min_size=1, max_size=3),
+    recipients=st.lists(TARGET, min_size=1, max_size=3),
     dsn=st.none() | st.builds(Dsn, st.just(("NEVER",)), st.just("FULL"), TEXT),
 )
 
