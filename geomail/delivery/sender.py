@@ -150,6 +150,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         if session.client.chunks:
             return self._serve_window(session)
         wanted: Transaction | None = None
+        event: object = None
         while True:
             letter = self._next(session, is_idle=wanted is None)
             if wanted is not None:
@@ -167,10 +168,12 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
                     self._finished(event.transaction)
                 elif type(event) is Lost:
                     return self._lost(session, event)
+            letter = event = None  # nothing is kept of this one while it waits for the next
 
     def _serve_window(self, session: Session) -> bool:
         """Do the same by BDAT: keep as many under way as may be."""
         client = session.client
+        event: object = None
         while True:
             while client.may_begin:
                 letter = self._next(session, is_idle=not client.unfinished)
@@ -184,6 +187,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
                     self._finished(event.transaction)
                 elif type(event) is Lost:
                     return self._lost(session, event)
+            letter = event = None
 
     def _begin(self, client: Client, letter: Letter) -> None:
         self._has_begun = True

@@ -1,0 +1,36 @@
+"""What a connection keeps of a mail once its outcome is told: nothing, for it may be megabytes."""
+
+import gc
+
+import pytest
+from house import MakeHouse, until
+
+from geomail.delivery.lane import Delivery
+from geomail.letter import Letter
+from geomail.sink import Sink
+from geomail.smtp.events import Transaction
+
+pytest_plugins = ("delivery_fixtures",)
+
+
+@pytest.mark.parametrize("chunking", ["off", "on"])
+def test_an_idle_connection_keeps_no_mail(make_house: MakeHouse, chunking: str) -> None:
+    with Sink() as sink:
+        house = make_house(
+            f"smtp://127.0.0.1:{sink.address[1]}",
+            keys=f'chunking = "{chunking}"',
+            concurrency="2",
+            idle_s="60",
+        )
+        gc.collect()
+        before = kept()
+        house.put(0, *[f"a{number}@x.org" for number in range(20)])
+        until(lambda: len(house.reports) == 20 and len(house.lane.idle) == len(house.lane.senders))
+        assert house.lane.idle
+        gc.collect()
+        assert kept() == before
+
+
+def kept() -> int:
+    """Return how many mails are held by anything in this process."""
+    return sum(type(one) in (Delivery, Letter, Transaction) for one in gc.get_objects())
