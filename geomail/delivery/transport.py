@@ -206,7 +206,8 @@ class Session:
         """Close the connection as it is, without a word."""
         self.deadline = inf
         if self._wire is not None:
-            self._keep_session()
+            if not self.terms.trust.has_ticket:
+                self._keep_session()
             self._wire.close()
             self._wire = None
         if self._socket is not None:
@@ -250,7 +251,7 @@ class Session:
         return None
 
     def _keep_session(self) -> None:
-        """Keep what others may resume: when the host is known to be well, and what came later."""
+        """Keep what others may resume: the host is well; or at the end, where it came late."""
         if isinstance(self._wire, TlsWire) and isinstance(self._socket, SSLSocket):
             self.terms.trust.keep(self._socket)
 

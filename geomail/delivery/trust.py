@@ -51,8 +51,18 @@ class Trust:
         )
 
     def keep(self, socket: SSLSocket) -> None:
-        """Keep what the next connection may resume: under TLS 1.3 it comes after the handshake."""
-        self.session = socket.session
+        """Keep what the next connection may resume: under TLS 1.3 it comes after the handshake.
+
+        What was resumed itself serves on: to copy a session costs 0.1 ms, and a host that takes
+        each but once makes a full handshake, with a new one.
+        """
+        if not socket.session_reused:
+            self.session = socket.session
+
+    @property
+    def has_ticket(self) -> bool:
+        """True when a session is kept that a host can resume without having kept it too."""
+        return self.session is not None and self.session.has_ticket
 
 
 @lru_cache(maxsize=64)
