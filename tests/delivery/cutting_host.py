@@ -53,6 +53,7 @@ class CuttingHost:
         self._tls = tls
         self._server = Server(policy, is_encrypted=tls is not None)
         self._listener = gevent.socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen(1)
         self.port = int(self._listener.getsockname()[1])
