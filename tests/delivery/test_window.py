@@ -1,18 +1,20 @@
 """Several messages under way on one connection (BDAT): a window that slides, however it ends."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import gevent
 import pytest
 from chunk_host import Chunk, greet, take_all, take_chunk
 from gevent.event import Event
-from house import House, MakeHouse, many, talk, until
+from house import House, MakeHouse, many, talk, until, url
 from scripted import Host, Peer
 
 from geomail.delivery import sender as senders
 from geomail.delivery.outcome import Fate
 from geomail.letter import compose
+from geomail.sink import Sink
 
 pytest_plugins = ("delivery_fixtures",)
 
@@ -385,4 +387,20 @@ def test_a_fault_of_ours_loses_none_of_the_window(
     assert fates[Fate.DELIVERED] + fates[Fate.UNKNOWN] == WINDOW
     assert fates[Fate.LATER] == 1
     assert len(house.reports) + len(house.stranded) == WINDOW + 4
+    assert house.lanes.in_hand() == 0
+
+
+# ---- a whole host
+
+
+def test_many_mails_go_by_chunks_each_once(make_house: MakeHouse) -> None:
+    arrived: Counter[str] = Counter()
+    with Sink(on_mail=lambda _, to, __: arrived.update(to)) as sink:
+        house = make_house(url(sink), keys=CHUNKING, concurrency="3")
+        house.put(0, *many(200), "reply+451@x.org", "reply+550@x.org", "data+552@x.org")
+        until(lambda: len(house.reports) == 203)
+        assert house.lane.chunking(time.monotonic()) == "on"
+    assert house.fates()[Fate.DELIVERED] >= 200
+    assert {arrived[to] for to in many(200)} == {1}
+    assert house.lane.is_well
     assert house.lanes.in_hand() == 0
