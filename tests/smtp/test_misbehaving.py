@@ -162,7 +162,10 @@ def test_a_login_is_never_given_up_for_a_message(cut: Cut) -> None:
 
 # ---- more than was asked for
 
-EXTRA = [b"250 ok\r\n", b"354 go\r\n", b"550 no\r\n", b"250-", b"2", b"\r\n", b"421 bye\r\n", b"\0\n"]
+EXTRA = [
+    *(b"250 ok\r\n", b"354 go\r\n", b"550 no\r\n", b"421 bye\r\n"),
+    *(b"250-", b"2", b"\r\n", b"\0\n"),
+]
 KINDS = ["GREETING", "EHLO", "PROOF", "MAIL", "RCPT", "DATA", "CONTENT", "BDAT"]
 
 
