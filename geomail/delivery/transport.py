@@ -123,8 +123,10 @@ class Session:
         """
         client = self.client
         while True:
-            if (out := client.output()) and (rest := self._write(out)) is not None:
+            rest = self._write(client.output())
+            if rest is not None:
                 yield from self._write_rest(rest)
+                rest = None  # a large mail is not kept while its answer is awaited
             if client.is_lost or not client.awaited:
                 break
             yield from self._take()
@@ -138,8 +140,10 @@ class Session:
         the last one.
         """
         client, events = self.client, list[Event]()
-        if (out := client.output()) and (rest := self._write(out)) is not None:
+        rest = self._write(client.output())
+        if rest is not None:
             events.extend(self._write_rest(rest))
+            rest = None  # a large mail is not kept while its answer is awaited
         if not events and client.awaited and not client.is_lost:
             events = self._take()
         if client.is_lost or not client.awaited:
@@ -268,7 +272,7 @@ class Session:
     def _write(self, out: bytes) -> memoryview | None:
         """Write what the kernel takes at once; return what is left, None where all has left."""
         wire = self._wire
-        if wire is None or self._is_cut:
+        if not out or wire is None or self._is_cut:
             return None
         self._allow(self.terms.block_s, "nothing was read")
         try:
