@@ -284,3 +284,20 @@ def test_each_piece_everywhere(piece: str, way: tuple[str, str]) -> None:
     letter = composed(bodies, eight_bit=True)
     assert letter is not None
     check(letter, way, is_modern=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_reports_are_asked_of_hosts_that_know_them(
+    way: tuple[str, str], is_announced: bool
+) -> None:
+    asked = {"notify": "failure,delay", "ret": "hdrs", "envid": "order 47>+1"}
+    email = decode(json.dumps({"to": "b@b.example, c@c.example", "dsn": asked}).encode())
+    assert isinstance(email, Email)
+    letter = composed(email, eight_bit=True)
+    assert letter is not None
+    taken, written = sent([letter], way, served.Policy(dsn=is_announced))
+    assert [one.recipients for one in taken] == [("b@b.example", "c@c.example")]
+    assert written.count(b" RET=HDRS ENVID=order+2047+3E+2B1\r\n") == is_announced
+    assert written.count(b"> NOTIFY=FAILURE,DELAY\r\n") == 2 * is_announced
+    assert is_announced or not re.search(rb"ENVID|NOTIFY|RET=", written)
