@@ -120,6 +120,14 @@ def test_nobody_waits_for_long_to_be_told(make_house: MakeHouse) -> None:
         assert house.lanes.in_hand() == 0
 
 
+def test_a_burst_waits_for_less(make_house: MakeHouse) -> None:
+    with Host(lambda peer: talk(peer, reply=Mood(bad=NO))) as host:
+        house = make_house(f"smtp://127.0.0.1:{host.port}", burst="true")
+        put(house, ("1@x.org", "bad"))
+        until(lambda: len(house.reports) == 1, within_s=8)
+        assert house.fates() == {Fate.NEVER: 1}
+
+
 def test_a_drain_settles_what_is_held_as_it_is(make_house: MakeHouse) -> None:
     mood = Mood(bad=NO, worse=NO)
     with Host(lambda peer: talk(peer, reply=mood)) as host:

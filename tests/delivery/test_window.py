@@ -128,6 +128,29 @@ def test_a_refused_message_takes_no_other_with_it(open_house: Open) -> None:
     assert ("bo2@example.org", [Fate.NEVER]) in [report[:2] for report in house.reports]
 
 
+def test_recipients_that_are_too_many_go_on_within_the_window(open_house: Open) -> None:
+    delivered: list[str] = []
+
+    def take_two(peer: Peer) -> None:
+        greet(peer)
+        while (chunk := take_chunk(peer)) is not None:
+            commands = [line for line in chunk.commands if line.startswith((b"RSET", b"MAIL"))]
+            refused = max(0, len(chunk.recipients) - 2)
+            delivered.extend(chunk.recipients[:2])
+            accepted = len(chunk.recipients) - refused
+            peer.say(b"250 ok\r\n" * (len(commands) + accepted))
+            peer.say(b"452 4.5.3 too many\r\n" * refused + b"250 taken\r\n")
+
+    house = open_house(take_two, idle_s="5")
+    big = house.deliveries(["x@x.org"])[0]
+    big.recipients = many(7, "big")
+    house.lane.put(big)
+    house.put(0, *many(10))
+    until(lambda: len(house.reports) == 11)
+    assert sorted(delivered) == sorted([*many(7, "big"), *many(10)])
+    assert set(house.fates()) == {Fate.DELIVERED}
+
+
 # ---- how it may end
 
 

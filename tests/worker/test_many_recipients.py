@@ -7,6 +7,7 @@ import pytest
 from hired import Place, mail, until
 
 from geomail.sink import Sink
+from geomail.smtp.answers import Answer
 from geomail.smtp.policy import Policy
 
 pytest_plugins = ("worker_fixtures",)
@@ -43,3 +44,25 @@ def test_the_rest_goes_on_over_another_connection(place: Place) -> None:
         until(lambda: place.held() == 0)
         assert arrived == dict.fromkeys(EVERYBODY, 1)
         assert worker.lane.is_well
+
+
+def test_what_is_parked_is_for_those_who_are_left(place: Place) -> None:
+    """The host leaves at the second transaction, and wants to be left alone: all go to Redis."""
+    arrived: Counter[str] = Counter()
+    asked: list[str] = []
+
+    def leave_once(address: str) -> Answer | None:
+        asked.append(address)
+        if len(asked) == 2:
+            return Answer(421, "4.7.0", "Enough, come back in 1 second")
+        return None
+
+    policy = Policy(max_recipients=3, check_sender=leave_once)
+    with Sink(policy=policy, on_mail=lambda _, to, __: arrived.update(to)) as host:
+        place.worker(host, lease_s=20)
+        place.push(mail("m", to=EVERYBODY))
+        until(lambda: sum(place.counts().parked.values()) == 1, within_s=20)
+        assert sorted(arrived) == EVERYBODY[:3]
+        until(lambda: place.held() == 0, within_s=20)
+        assert arrived == dict.fromkeys(EVERYBODY, 1)
+        assert place.counts().stats.get("retried", 0) == 0
