@@ -14,7 +14,7 @@ import gevent
 from gevent.server import StreamServer
 
 from geomail import config
-from geomail.delivery.outcome import Outcome, judge, judge_loss
+from geomail.delivery.outcome import Blame, Fate, Outcome, judge, judge_loss
 from geomail.delivery.transport import Session, Terms
 from geomail.letter import Letter
 from geomail.smtp.events import ContentWanted, Finished, Lost, Transaction
@@ -229,3 +229,18 @@ def refused(made: Terms, *, in_clear: bool = False) -> Lost:
         lost = session.open()
         assert lost is not None
         return lost
+
+
+def said(outcome: Outcome) -> tuple[Fate, Blame, str]:
+    """Return what decides in an outcome."""
+    return outcome.fate, outcome.blame, outcome.phase
+
+
+def silent(peer: Peer) -> None:
+    """Say nothing until the client has gone."""
+    peer.wait_for_end()
+
+
+def text(size: int) -> Letter:
+    """Make a letter with so many lines."""
+    return Letter("", ("b@b.example",), (b"." * 70 + b"\r\n") * size, False, False)
