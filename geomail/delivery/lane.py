@@ -193,7 +193,7 @@ class Lane:
         self.in_hand += 1
         if self.in_hand == 1:
             self.house.share_anew()
-        self.house.bytes_in_hand += len(delivery.slot.payload)
+        self.house.bytes_in_hand += delivery.slot.weight
         self.ready.append(delivery)
         self.house.staff(self)
 
@@ -246,7 +246,7 @@ class Lane:
         self.in_hand -= 1
         if self.in_hand == 0:
             self.house.share_anew()
-        self.house.bytes_in_hand -= len(delivery.slot.payload)
+        self.house.bytes_in_hand -= delivery.slot.weight
 
     # ---- the host's health
 

@@ -18,6 +18,7 @@ from geomail.delivery.lane import Delivery, Lane, Progress, Report, by_need
 from geomail.delivery.route import Route
 from geomail.delivery.sender import Sender
 from geomail.delivery.transport import Terms
+from geomail.job.payload import MAX_BYTES
 
 _WATCH_S = 0.25
 
@@ -84,10 +85,22 @@ class Lanes:
 
     def room(self) -> int:
         """Return how many more deliveries all open lanes can use soon."""
-        if self.bytes_in_hand >= self.settings.memory_mb * 1_000_000:
+        if not self.bytes_to_take():
             return 0
         now = time.monotonic()
         return sum(route.room(now) for route in self.routes.values())
+
+    def bytes_to_take(self) -> int:
+        """Return how many bytes of payloads may be taken at once now; 0: none at all.
+
+        As much is kept free as the largest payload may have that comes alone, but a quarter at
+        most: so `memory_mb` is kept to, unless a payload is larger than a quarter of it.
+        """
+        most = self.settings.memory_mb * 1_000_000
+        free = most - self.bytes_in_hand
+        if free < min(MAX_BYTES, most // 4):
+            return 0
+        return min(free, self.settings.take_mb * 1_000_000)
 
     def in_hand(self) -> int:
         """Return how many deliveries are ready or under way."""

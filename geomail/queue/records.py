@@ -44,6 +44,16 @@ class Slot(msgspec.Struct, eq=False, gc=False):
     payload: bytes
     touched: bool = False  # Redis keeps it by reference
     suspect: bool = False  # two workers died with it in hand; it travels alone
+    size: int = 0  # of the payload, when that has been let go of
+
+    @property
+    def weight(self) -> int:
+        """The size of the payload, in hand or let go of."""
+        return len(self.payload) or self.size
+
+    def let_go(self) -> None:
+        """Drop the payload, which Redis keeps: all but a split of it can be settled without."""
+        self.size, self.payload = self.weight, b""
 
 
 class Batch(msgspec.Struct, eq=False):

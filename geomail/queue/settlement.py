@@ -65,7 +65,7 @@ class Settlement:
     def add(self, record: Record) -> None:
         """Add any other record."""
         slot = record.slot
-        self.weight += len(slot.payload)
+        self.weight += slot.weight
         self.add_raw(record, slot.seq, slot.index, self._words(record))
 
     def add_raw(self, record: Record | None, seq: int, index: int, words: list[Argument]) -> None:
@@ -175,6 +175,8 @@ def heal(worker: str, leaks: Sequence[tuple[int, int, bool]]) -> Iterator[Settle
 def _split_words(record: Split) -> list[Argument]:
     if not record.parts:
         raise ValueError(f"{record.slot.id}: a split needs at least one part")
+    if record.slot.size:
+        raise ValueError(f"{record.slot.id}: a split needs the payload, which was let go of")
     words: list[Argument] = ["split", len(record.parts)]
     for part in record.parts:
         fate, due_in_ms = (part.fate, 0) if isinstance(part.fate, str) else part.fate

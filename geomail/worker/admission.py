@@ -43,6 +43,7 @@ from geomail.worker.settler import Settler
 
 DEFAULT_RELAY = "default"
 _FULL_AGAIN_S = 1.0
+_LARGE = 65_536
 
 
 class Admission:
@@ -79,6 +80,8 @@ class Admission:
         except Exception as error:  # noqa: BLE001 - one job's surprise is not the batch's
             self._postpone(queue, slot, error)
             return
+        if len(slot.payload) > _LARGE and not _may_be_split(job):
+            slot.let_go()
         if job.dedupe_key is not None and "/" not in slot.id:
             self._claiming.append((slot, job))
         else:
@@ -215,6 +218,10 @@ class Admission:
         metrics.count("dead")
         log.warning("dead", id=slot.id, why=reason)
         self._settler.add(queue, Dead(slot, _dead_state(slot, reason, self._clock.now_ms())))
+
+
+def _may_be_split(job: Job) -> bool:
+    return isinstance(job, Email) and len(job.recipients) > 1
 
 
 @lru_cache(maxsize=64)

@@ -120,7 +120,7 @@ class Popper:
                 share = room - taken
                 if not is_last_call and len(self._queues) > 1:
                     share = min(share, round(self._credit[queue]))
-                if share > 0:
+                if share > 0 and self._may_take(queue):
                     taken += self._take_fresh(queue, share)
         # What the lists left is for the other half of what is parked, not for the next second.
         return taken + (self._take_parked(room - taken) if taken < room else 0)
@@ -137,6 +137,8 @@ class Popper:
         return [q for q in self._queues if q not in self._empty and self._may_take(q)]
 
     def _may_take(self, queue: Queue) -> bool:
+        if not self._lanes.bytes_to_take():
+            return False  # a list before this one has used it up
         return queue.lease_is_mine() and ("queue", queue.name) not in queue.held
 
     def _weight_of_hungry(self) -> int:
@@ -187,7 +189,7 @@ class Popper:
         return now < self._make_way_until
 
     def _take(self, queue: Queue, n: int, *, route: str | None = None) -> int:
-        batch = queue.take(n, max_bytes=self._settings.take_mb * 1_000_000, route=route)
+        batch = queue.take(n, max_bytes=self._lanes.bytes_to_take(), route=route)
         self._note(queue, batch)
         self.taken += len(batch.slots)
         for slot in batch.slots:

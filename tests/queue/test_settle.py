@@ -127,6 +127,17 @@ def test_split_of_a_part(queue: Queue, raw: Raw) -> None:
     assert dump(raw) == {f"open:{queue.worker}": {b"last": b"1"}}
 
 
+def test_split_without_the_bytes_is_refused(queue: Queue, raw: Raw) -> None:
+    slot = take(queue, b"a")[0]
+    slot.let_go()
+    before = dump(raw)
+    with pytest.raises(ValueError, match="let go of"):
+        queue.settle([Split(slot, [Part(FRESH), Part(FRESH)])])
+    assert dump(raw) == before
+    queue.settle([Release(slot, FRESH)])
+    assert [again.payload for again in queue.take(1).slots] == [b"a"]
+
+
 def test_split_into_nothing_is_refused(queue: Queue) -> None:
     slot = take(queue, b"body")[0]
     with pytest.raises(ValueError, match="at least one part"):
