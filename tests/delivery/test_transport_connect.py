@@ -169,13 +169,14 @@ def test_an_address_that_answers_nothing_costs_a_quarter_of_a_second(
     assert 0.2 < time.monotonic() - began < 10
 
 
-def test_an_address_that_refuses_costs_nothing(names: Names, no_leak: None) -> None:
+def test_an_address_that_refuses_costs_nothing(
+    names: Names, no_leak: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "_HEAD_START_S", 60.0)
     port = free_port()
     names.addresses = tuple(f"127.0.0.{n}" for n in range(2, 10))
     with accepting("127.0.0.9", port):
-        began = time.monotonic()
         assert won(race(NAME, port)) == "127.0.0.9"
-    assert time.monotonic() - began < 7 * 0.25
 
 
 def test_the_first_one_may_still_win_when_the_second_was_started(
@@ -384,3 +385,19 @@ def test_a_session_that_expires_stops_connecting(no_leak: None) -> None:
         session.expire()
         found = opening.get(timeout=20)
     assert found == Lost(Cause.CONNECT, None, f"127.0.0.2:{port}: given up")
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+def test_a_session_that_is_killed_leaves_nothing_open(no_leak: None, scheme: str) -> None:
+    """While it waits for the greeting, or within the handshake."""
+    with (
+        Host(lambda peer: peer.wait_for_end()) as host,
+        watched(Session(terms(f"{scheme}://localhost:{host.port}"))) as session,
+    ):
+        opening = gevent.spawn(session.open)
+        with gevent.Timeout(20):
+            while session._socket is None:
+                gevent.sleep(0.002)
+        gevent.sleep(0.02)
+        opening.kill()
+        assert session.deadline < float("inf")

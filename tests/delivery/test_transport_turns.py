@@ -29,11 +29,13 @@ def letter(size: int = 100) -> Letter:
     return Letter("a@a.example", ("b@b.example",), lines * (size // 100), False, False)
 
 
-def session_with(host: Host, *, in_flight: int = 8, **limits: float) -> Session:
+def session_with(
+    host: Host, *, scheme: str = "smtp", in_flight: int = 8, **limits: float
+) -> Session:
     """Make a session that goes by BDAT."""
     made = terms(
-        f"smtp://127.0.0.1:{host.port}",
-        relay={"chunking": "on", "in_flight": in_flight},
+        f"{scheme}://127.0.0.1:{host.port}",
+        relay={"chunking": "on", "in_flight": in_flight, "verify": scheme == "smtp"},
         limits=limits,
     )
     return Session(made, chunking="on")
@@ -157,12 +159,15 @@ def wordy(code: bytes) -> bytes:
     return b"\r\n".join([*lines, code + b" end\r\n"])
 
 
-def test_two_ends_do_not_wait_for_each_other_to_read() -> None:
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+def test_two_ends_do_not_wait_for_each_other_to_read(scheme: str) -> None:
     """A host that answers each chunk before it reads on, with more than the kernels keep."""
     taken = list[int]()
 
     def script(peer: Peer) -> None:
         peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        if scheme == "smtps":
+            peer.start_tls(context())
         peer.greet(ehlo=EHLO)
         while True:
             replies, size = take_chunk(peer)
@@ -170,7 +175,7 @@ def test_two_ends_do_not_wait_for_each_other_to_read() -> None:
             peer.say(wordy(b"250") * replies)
 
     sizes = [100_000] * 7 + [30_000_000]
-    with Host(script) as host, watched(session_with(host)) as session:
+    with Host(script) as host, watched(session_with(host, scheme=scheme)) as session:
         assert session.open() is None
         for number, size in enumerate(sizes):
             session.client.begin(letter(size), number)
