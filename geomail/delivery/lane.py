@@ -163,12 +163,12 @@ class Lane:
         """Return how many more deliveries this lane can use soon."""
         if not self.is_open(now):
             return 0
-        return max(0, self._wanted() - self.in_hand)
+        return max(0, self._wanted() - self._under_way())
 
     def has_place(self, now: float) -> bool:
         """Return whether one more delivery may wait here; some more than `room()` says."""
         most = 1 if self._is_probing() else self._wanted() * _OVERFLOW
-        return self.is_open(now) and self.in_hand < most
+        return self.is_open(now) and self._under_way() < most
 
     def pipeline(self, now: float) -> Pipeline:
         """Return how far commands may be sent ahead of replies: as set, or as learnt down."""
@@ -177,6 +177,10 @@ class Lane:
     def chunking(self, now: float) -> Proof:
         """Return whether the next connection may use BDAT: as set, proved, or learnt down."""
         return self._learnt.chunking(now, self.terms.relay.chunking)
+
+    def _under_way(self) -> int:
+        # What waits to know whose refusal it has is in nobody's way: the next one may decide it.
+        return self.in_hand - self.refusals.held
 
     def _is_probing(self) -> bool:
         return not self.is_well and self.live == 0
@@ -265,10 +269,13 @@ class Lane:
             self.bury(self.refusals.end())
         self.succeed()
 
-    def refuse(self, delivery: Delivery, outcomes: list[Outcome], *, sender: str) -> bool:
+    def refuse(
+        self, delivery: Delivery, outcomes: list[Outcome], *, sender: str, is_lost: bool = False
+    ) -> bool:
         """MAIL was refused for good; return whether that is the host's trouble: it is closed then.
 
-        Until it is known whose trouble it is the delivery is held here.
+        Until it is known whose trouble it is the delivery is held here. `is_lost`: the host hung up
+        with it, and is not well for having answered.
         """
         text, now = outcomes[0].text, time.monotonic()
         if self.refusals.ends_with(text):
@@ -282,7 +289,8 @@ class Lane:
                 self.give_back(refused, in_front=False)
             return True
         self.bury(released)
-        self.succeed()
+        if not is_lost:
+            self.succeed()
         if self.house.is_draining:
             self.bury(self.refusals.release())
         return False

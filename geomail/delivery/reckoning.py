@@ -33,6 +33,8 @@ from geomail.smtp.events import Awaited, Cause, Lost, Transaction
 from geomail.smtp.reply import Reply
 
 _RETURNS_LIMIT = 2
+# At MAIL these are about its parameters, whoever else gets through: SIZE, and one not known.
+_OF_THIS_MAIL = frozenset({552, 555})
 
 
 class Reckoning:
@@ -60,16 +62,20 @@ class Reckoning:
         else:
             self._weigh(delivery, transaction)
 
-    def _weigh(self, delivery: Delivery, transaction: Transaction) -> None:
+    def _weigh(
+        self, delivery: Delivery, transaction: Transaction, *, is_lost: bool = False
+    ) -> None:
         lane, mail, outcomes = self._lane, transaction.mail, judge(transaction)
         blamed = [outcome for outcome in outcomes if outcome.blame is Blame.HOST]
         if blamed:
             self._login_is_wrong(delivery, outcomes, blamed[0])
-        elif mail is not None and mail.is_permanent:
-            is_over = lane.refuse(delivery, outcomes, sender=transaction.letter.mail_from)
+        elif mail is not None and mail.is_permanent and mail.code not in _OF_THIS_MAIL:
+            sender = transaction.letter.mail_from
+            is_over = lane.refuse(delivery, outcomes, sender=sender, is_lost=is_lost)
             self.is_over = self.is_over or is_over
         elif mail is None or not mail.is_positive:
-            lane.succeed()
+            if not is_lost:
+                lane.succeed()
             lane.done(delivery, outcomes)
             self._obey(mail)
         else:
@@ -143,6 +149,10 @@ class Reckoning:
         self.begun.remove(transaction)
         delivery = transaction.owner
         if not isinstance(delivery, Delivery):
+            return
+        mail = transaction.mail
+        if mail is not None and not mail.is_positive and lost.cause is not Cause.OUT_OF_STEP:
+            self._weigh(delivery, transaction, is_lost=True)  # it has said so, and hung up
             return
         is_first = transaction is client.unfinished[0]
         outcomes = judge_loss(

@@ -50,6 +50,11 @@ class Refusals(Generic[T]):
         """True while a refusal was the last that the host had to say to a MAIL."""
         return self._count > 0
 
+    @property
+    def held(self) -> int:
+        """How many wait for a ruling."""
+        return len(self._held)
+
     def refuse(self, what: T, *, sender: str, text: str, now: float) -> tuple[Ruling, list[T]]:
         """Hold `what`; return the ruling, and those that it releases.
 

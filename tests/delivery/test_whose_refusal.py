@@ -110,6 +110,17 @@ def test_what_one_sender_is_told_is_its_own(make_house: MakeHouse) -> None:
         assert house.lane.is_well
 
 
+@pytest.mark.parametrize("code", [b"552", b"555"])
+def test_a_refusal_of_this_mail_alone_waits_for_nothing(make_house: MakeHouse, code: bytes) -> None:
+    mood = Mood(everybody=code + b" 5.3.4 Too large")
+    with Host(lambda peer: talk(peer, reply=mood)) as host:
+        house = open_house(make_house, host)
+        put(house, *[(to, "ab"[i % 2]) for i, to in enumerate(many(6))])
+        until(lambda: len(house.reports) == 6)
+        assert house.fates() == {Fate.NEVER: 6}
+        assert house.lane.is_well
+
+
 def test_nobody_waits_for_long_to_be_told(make_house: MakeHouse) -> None:
     mood = Mood(bad=NO)
     with Host(lambda peer: talk(peer, reply=mood)) as host:
@@ -136,6 +147,31 @@ def test_a_drain_settles_what_is_held_as_it_is(make_house: MakeHouse) -> None:
         until(lambda: mood.mails == 2 and bool(house.lane.idle))
         assert house.lanes.stop() == []
         assert house.fates() == {Fate.NEVER: 2}
+
+
+@pytest.mark.parametrize("answer", [b"550 5.7.1 Not you", b"530 5.7.0 Log in first"])
+def test_a_host_that_hangs_up_on_everybody_keeps_nothing(
+    make_house: MakeHouse, answer: bytes
+) -> None:
+    mails: list[bytes] = []
+
+    def refuse(peer: Peer) -> None:
+        peer.greet()
+        mails.append(peer.hear(b"DATA\r\n"))
+        peer.say(answer + b"\r\n")
+
+    with Host(refuse) as host:
+        house = open_house(make_house, host, backoff_base_s="0.05", backoff_cap_s="0.05")
+        waiting = [(to, "ab"[i % 2]) for i, to in enumerate(many(6))]
+        while waiting:
+            assert house.lane.room(time.monotonic()) >= 1  # those that are held take none
+            assert house.lanes.routes["default"].choose(time.monotonic()) is house.lane
+            put(house, waiting.pop(0))
+            until(lambda: not house.lane.senders)
+            until(lambda: house.lane.is_open(time.monotonic()))
+        assert house.reports == []
+        until(lambda: len(house.stranded) == 6)
+        assert len(mails) == 6
 
 
 # ---- the login
