@@ -19,14 +19,12 @@ What is said up to READY, smtp.opening knows. Then messages go as transactions:
 Where the host is known to swallow what it refuses (`chunks`), one BDAT (RFC 3030) takes the place
 of DATA, 354 and content: begin() writes the whole message behind its envelope, and up to
 `in_flight` of them are on their way unanswered. None may run inside the one before it, whatever
-becomes of that: as long as an earlier one is unanswered, or has failed, RSET stands in front of
-MAIL, so that a sender refused leaves no transaction, not the last one's. A RSET that is not obeyed
-ends the connection, for then our counting or the host's is wrong.
+becomes of that: while an earlier one is unanswered, or when it has failed, RSET stands in front of
+MAIL. A RSET that is not obeyed ends the connection: our counting or the host's is wrong.
 
 When the connection goes, `unfinished` tells what was under way, oldest first, and `sent_whole()`
 whether its last byte had been taken by the kernel: only then can the message have been delivered
-unknown to us. The replies belong to the oldest. A host that says 421 reads no further, so what is
-behind the oldest was not delivered, sent or not.
+unknown to us. A host that says 421 reads no further: what is behind the oldest was not delivered.
 """
 
 from collections import deque
@@ -49,6 +47,7 @@ from geomail.smtp.events import (
     Transaction,
 )
 from geomail.smtp.opening import Opening, Say, Step
+from geomail.smtp.patience import Patience
 from geomail.smtp.reply import Reply, ReplyReader
 
 _FLIGHT_LIMIT = 1 << 20  # bytes of content: no more messages begin above it
@@ -62,6 +61,9 @@ class Client:
         self.policy = policy
         self.phase = Phase.OPENING
         self.capabilities: dict[str, str] = {}
+        self.is_logged_in = False
+        self.mechanism: str | None = None  # of the login
+        self.proved: bool | None = None  # what the proof of chunking has shown, if there was one
         self.begun = 0
         self.delivered = 0
         self.replies = 0
@@ -70,6 +72,7 @@ class Client:
         self.eight_bit = self.pipelining = self.overlaps = self.chunks = False
         self.most_mails = self.most_recipients = 0
         self._opening = Opening(policy, under_tls=under_tls)
+        self._patience = Patience(policy.in_flight)
         self._reader = ReplyReader()
         self._out: list[bytes] = []
         self._queued = 0
@@ -96,24 +99,9 @@ class Client:
         return self._opening.under_tls
 
     @property
-    def is_logged_in(self) -> bool:
-        """True when the server has accepted the login."""
-        return self._opening.is_logged_in
-
-    @property
-    def mechanism(self) -> str | None:
-        """By which mechanism the login was accepted."""
-        return self._opening.mechanism
-
-    @property
     def greeting(self) -> Reply | None:
         """The server's first reply."""
         return self._opening.greeting
-
-    @property
-    def proved(self) -> bool | None:
-        """What the proof of chunking has shown; None where there was none."""
-        return self._opening.proved
 
     @property
     def may_begin(self) -> bool:
@@ -121,14 +109,13 @@ class Client:
         if self.phase is not Phase.READY:
             return False
         if self.chunks:
-            is_room = len(self.unfinished) < self.policy.in_flight
-            return is_room and self._flying < _FLIGHT_LIMIT
+            return len(self.unfinished) < self._patience.room and self._flying < _FLIGHT_LIMIT
         return not self._held and (not self.unfinished or self.unfinished[-1].content_end > 0)
 
     @property
     def is_full(self) -> bool:
-        """True when the server takes no further message on this connection (RFC 9422, MAILMAX)."""
-        return 0 < self.most_mails <= self.begun
+        """True when it is time to leave: MAILMAX is reached (RFC 9422), or the host's patience."""
+        return 0 < self.most_mails <= self.begun or self._patience.is_over
 
     @property
     def is_lost(self) -> bool:
@@ -300,8 +287,10 @@ class Client:
         transaction.mail = reply
         if reply.is_intermediate:
             self._out_of_step(Awaited.MAIL, reply)
-        elif not reply.is_positive and self._held:
-            self._give_up(transaction)
+        elif not reply.is_positive:
+            self._patience.was_refused()
+            if self._held:
+                self._give_up(transaction)
 
     def _on_rcpt(self, reply: Reply) -> None:
         transaction = self.unfinished[0]
@@ -310,8 +299,10 @@ class Client:
             transaction.accepted += 1
         elif reply.is_intermediate:
             self._out_of_step(Awaited.RCPT, reply)
-        elif len(self._held) == 1 and not transaction.has_recipients:
-            self._give_up(transaction)
+        else:
+            self._patience.was_refused()
+            if len(self._held) == 1 and not transaction.has_recipients:
+                self._give_up(transaction)
 
     def _on_data(self, reply: Reply) -> None:
         transaction = self.unfinished[0]
@@ -319,6 +310,7 @@ class Client:
         if reply.is_positive:
             self._out_of_step(Awaited.DATA, reply)
         elif not reply.is_intermediate:
+            self._patience.was_refused()
             self._finish(transaction)
         elif transaction.has_recipients:
             self._events.append(ContentWanted(transaction))
@@ -353,6 +345,10 @@ class Client:
                 self._out_of_step(phase, reply)
                 return
             self.delivered += 1
+        else:
+            self._patience.was_refused()
+        if transaction.has_recipients:
+            self._patience.had_content(is_taken=reply.is_positive)
         transaction.final = reply
         self.unfinished.popleft()
         self._events.append(Finished(transaction))
@@ -366,7 +362,9 @@ class Client:
         self._events.append(Finished(transaction))
 
     def _on_reset(self, reply: Reply) -> None:
-        if not reply.is_positive:
+        if reply.is_positive:
+            self._patience.was_reset()
+        else:
             end = self._out_of_step if self.chunks else self._refused
             end(Awaited.RSET, reply)
 
@@ -398,7 +396,10 @@ class Client:
         self.eight_bit = "8BITMIME" in found
         self.pipelining = "PIPELINING" in found and self.policy.pipeline != "off"
         self.overlaps = self.pipelining and self.policy.pipeline == "overlap"
-        self.chunks = self._opening.chunks
+        self.is_logged_in, self.mechanism = self._opening.is_logged_in, self._opening.mechanism
+        self.chunks, self.proved = self._opening.chunks, self._opening.proved
+        if self.proved is not None:
+            self._patience.was_reset()
         self.most_mails, self.most_recipients = extensions.limits(found)
 
     # ---- transactions

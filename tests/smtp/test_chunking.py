@@ -60,6 +60,7 @@ class Traffic:
     def __init__(self, policy: Policy, host: RefusingHost, sizes: Iterable[int]) -> None:
         self.client = Client(policy)
         self.host = host
+        self.begun: list[Letter] = []
         self.finished: list[Transaction] = []
         self.lost: Lost | None = None
         self.most_at_once = 0
@@ -68,25 +69,30 @@ class Traffic:
         self._is_ready = False
 
     def send(self, waiting: list[Letter]) -> None:
-        """Send all letters as a sender would, until the last is answered or the host is gone."""
-        number = len(waiting)
-        while len(self.finished) < number and self.lost is None:
+        """Send letters as a sender would, until all are answered, or the connection has an end."""
+        while self.lost is None:
             if self._is_ready:
                 self._begin(waiting)
                 self.most_at_once = max(self.most_at_once, len(self.client.unfinished))
+                if not self.client.unfinished:
+                    return
             self._turn()
 
     def _begin(self, waiting: list[Letter]) -> None:
         client = self.client
         if client.chunks:
-            while waiting and client.may_begin:
-                client.begin(waiting.pop(0), None)
+            while waiting and client.may_begin and not client.is_full:
+                self._begin_one(waiting.pop(0))
         elif not client.awaited:
             is_idle = not self._wanted
             while self._wanted:
                 client.content(self._wanted.pop())
-            if waiting and (is_idle or client.overlaps):
-                client.begin(waiting.pop(0), None)
+            if waiting and (is_idle or client.overlaps) and not client.is_full:
+                self._begin_one(waiting.pop(0))
+
+    def _begin_one(self, letter: Letter) -> None:
+        self.begun.append(letter)
+        self.client.begin(letter, None)
 
     def _turn(self) -> None:
         """Write all there is, and read now and then between the pieces."""
@@ -135,8 +141,22 @@ def told(transaction: Transaction) -> Taken | None:
     return letter.mail_from, tuple(r for r, reply in both if reply.is_positive), letter.content
 
 
-def check(traffic: Traffic, sent: list[Letter]) -> None:
+def send_all(
+    policy: Policy, verdicts: list[Verdict], sizes: list[int], *, swallows: bool = True
+) -> list[Traffic]:
+    """Send 20 letters over as many connections as the host's patience needs, or to one's end."""
+    waiting, left, traffics = letters(20), iter(verdicts), list[Traffic]()
+    while waiting and not (traffics and traffics[-1].lost):
+        traffic = Traffic(policy, RefusingHost(left, swallows=swallows), sizes)
+        traffic.send(waiting)
+        check(traffic)
+        traffics.append(traffic)
+    return traffics
+
+
+def check(traffic: Traffic) -> None:
     """Hold the outcomes against what the host did."""
+    sent = traffic.begun
     told_taken = [found for t in traffic.finished if (found := told(t)) is not None]
     assert [t.letter for t in traffic.finished] == sent[: len(traffic.finished)]
     assert traffic.host.taken[: len(told_taken)] == told_taken
@@ -164,14 +184,13 @@ POLICIES: list[dict[str, Any]] = [
 def test_each_letter_has_its_own_outcome(
     fields: dict[str, Any], verdicts: list[Verdict], sizes: list[int]
 ) -> None:
-    sent = letters(20)
-    traffic = Traffic(Policy("client.example", **fields), RefusingHost(verdicts), sizes)
-    traffic.send([*sent])
-    assert traffic.lost is None
-    check(traffic, sent)
-    assert len(traffic.host.taken) == sum(told(t) is not None for t in traffic.finished)
+    traffics = send_all(Policy("client.example", **fields), verdicts, sizes)
+    assert sum(len(traffic.finished) for traffic in traffics) == 20
+    for traffic in traffics:
+        assert traffic.lost is None
+        assert len(traffic.host.taken) == sum(told(t) is not None for t in traffic.finished)
     if fields.get("chunking") == "on":
-        assert traffic.most_at_once == fields["in_flight"]
+        assert traffics[0].most_at_once == fields["in_flight"]
 
 
 @pytest.mark.parametrize("fields", POLICIES, ids=str)
@@ -180,10 +199,7 @@ def test_each_letter_has_its_own_outcome(
 def test_what_a_lost_connection_leaves_is_unknown_only_if_it_had_left_whole(
     fields: dict[str, Any], verdicts: list[Verdict], sizes: list[int]
 ) -> None:
-    sent = letters(20)
-    traffic = Traffic(Policy("client.example", **fields), RefusingHost(verdicts), sizes)
-    traffic.send([*sent])
-    check(traffic, sent)
+    traffic = send_all(Policy("client.example", **fields), verdicts, sizes)[-1]
     if traffic.lost is not None and traffic.lost.cause is Cause.REFUSED:
         assert len(traffic.host.taken) == sum(told(t) is not None for t in traffic.finished)
 
@@ -193,13 +209,10 @@ def test_what_a_lost_connection_leaves_is_unknown_only_if_it_had_left_whole(
 def test_a_host_that_runs_chunks_as_commands_proves_nothing(
     verdicts: list[Verdict], sizes: list[int]
 ) -> None:
-    sent = letters(20)
-    host = RefusingHost(verdicts, swallows=False)
-    traffic = Traffic(Policy("client.example", chunking="prove"), host, sizes)
-    traffic.send([*sent])
-    assert traffic.client.proved is False
-    assert traffic.lost is None
-    check(traffic, sent)
+    policy = Policy("client.example", chunking="prove")
+    for traffic in send_all(policy, verdicts, sizes, swallows=False):
+        assert traffic.client.proved is False
+        assert traffic.lost is None
 
 
 @settings(max_examples=100)
@@ -207,12 +220,8 @@ def test_a_host_that_runs_chunks_as_commands_proves_nothing(
 def test_a_host_that_has_unlearnt_to_swallow_is_left_before_harm_is_done(
     verdicts: list[Verdict], sizes: list[int], in_flight: int
 ) -> None:
-    sent = letters(20)
-    host = RefusingHost(verdicts, swallows=False)
     policy = Policy("client.example", chunking="on", in_flight=in_flight)
-    traffic = Traffic(policy, host, sizes)
-    traffic.send([*sent])
-    check(traffic, sent)
+    traffic = send_all(policy, verdicts, sizes, swallows=False)[-1]
     if traffic.lost is not None:
         # The second: it has refused a chunk of which the last byte had not left.
         assert traffic.lost.cause in (Cause.OUT_OF_STEP, Cause.REFUSED)
