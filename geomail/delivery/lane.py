@@ -367,7 +367,6 @@ class Lane:
 
     def _note_messages(self, messages: int, *, is_said: bool = False) -> None:
         if self.habits.note_end(time.monotonic(), messages, is_said=is_said):
-            self.most_mails = messages
             log.info("messages_a_connection", host=self.name, learnt=messages)
 
 

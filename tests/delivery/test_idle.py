@@ -164,3 +164,33 @@ def test_a_host_that_says_that_a_connection_is_full_is_believed(make_house: Make
         assert house.fates() == {Fate.DELIVERED: 8}
         assert len(wasted) == 1
         assert house.lane.is_well
+
+
+def test_what_two_connections_have_taught_holds_for_those_that_are_open(
+    make_house: MakeHouse,
+) -> None:
+    turns: list[list[int]] = []
+
+    def three(peer: Peer) -> None:
+        """Take three mails and hang up; the first connection waits for two others to do so."""
+        mine = [0]
+        turns.append(mine)
+        is_first = len(turns) == 1
+        peer.greet()
+        while mine[0] < 3:
+            if is_first and mine[0] == 1:
+                until(lambda: len(turns) > 2 and turns[1][0] == turns[2][0] == 3)
+                until(lambda: house.lane.habits.messages(time.monotonic()) == 3)
+            peer.take_envelope()
+            peer.hear(b"\r\n.\r\n")
+            mine[0] += 1
+            peer.say(b"250 ok\r\n")
+        if is_first:
+            last_words.append(peer.hear(b"\r\n"))
+
+    last_words: list[bytes] = []
+    with Host(three) as host:
+        house = make_house(f"smtp://127.0.0.1:{host.port}", concurrency="2", idle_s="0.5")
+        house.put(0, *many(30))
+        until(lambda: bool(last_words))
+        assert last_words == [b"QUIT"]
