@@ -10,6 +10,7 @@ answered for each: what becomes of the message (its fate), and whose trouble it 
     4yz to them, a 421 to the content included           LATER       message (421: both)
     anything before MAIL was answered                    AGAIN       host
     BDAT not understood                                  AGAIN       host
+    452 4.5.3 to MAIL, where mails went before           AGAIN       connection
     lost after MAIL was answered, content not whole      LATER       both
     the same two, by EOF, reset or 421, on a connection
     that has delivered before: it is used up             AGAIN       connection
@@ -152,6 +153,15 @@ def judge_loss(
 def cant_chunk(lost: Lost) -> bool:
     """Return whether a connection was lost because its server does not understand BDAT."""
     return lost.cause is Cause.OUT_OF_STEP and lost.phase is Awaited.BDAT and _is_5yz(lost.reply)
+
+
+def is_connection_full(transaction: Transaction) -> bool:
+    """Return whether MAIL was refused because the connection has carried as many as it may.
+
+    4.5.3 is about recipients (RFC 3463), of which MAIL has none: OpenSMTPD's word for its limit.
+    """
+    mail = transaction.mail
+    return mail is not None and mail.code == 452 and mail.enhanced == "4.5.3"
 
 
 def judge_host(lost: Lost, *, has_delivered: bool) -> Blame:

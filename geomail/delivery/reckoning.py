@@ -23,6 +23,7 @@ from geomail.delivery.outcome import (
     Fate,
     Outcome,
     cant_chunk,
+    is_connection_full,
     judge,
     judge_host,
     judge_loss,
@@ -50,7 +51,7 @@ class Reckoning:
 
     # ---- every reply is in
 
-    def finished(self, transaction: Transaction) -> None:
+    def finished(self, client: Client, transaction: Transaction) -> None:
         """Report a transaction whose replies are all in."""
         self.begun.remove(transaction)
         delivery, final = transaction.owner, transaction.final
@@ -59,8 +60,18 @@ class Reckoning:
         if final is not None and final.is_positive and len(transaction.rcpt) == 1:
             self._lane.accept()  # the steady state
             self._lane.done(delivery, judge(transaction))
+        elif client.delivered and is_connection_full(transaction):
+            self._full(client, delivery)
         else:
             self._weigh(delivery, transaction)
+
+    def _full(self, client: Client, delivery: Delivery) -> None:
+        """Leave a connection that carries no more mails: message and host are well."""
+        self._lane.succeed()
+        if not self.is_over:
+            self._lane.note_end(client.begun - len(client.unfinished) - 1, is_said=True)
+        self.is_over = True
+        self._lane.give_back(delivery)
 
     def _weigh(
         self, delivery: Delivery, transaction: Transaction, *, is_lost: bool = False

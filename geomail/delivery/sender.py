@@ -165,7 +165,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
                 if type(event) is ContentWanted:
                     wanted = event.transaction
                 elif type(event) is Finished:
-                    self._finished(event.transaction)
+                    self._finished(session, event.transaction)
                 elif type(event) is Lost:
                     return self._lost(session, event)
             letter = event = None  # nothing is kept of this one while it waits for the next
@@ -184,7 +184,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
                 return self._leave()
             for event in session.turn():
                 if type(event) is Finished:
-                    self._finished(event.transaction)
+                    self._finished(session, event.transaction)
                 elif type(event) is Lost:
                     return self._lost(session, event)
             letter = event = None
@@ -194,9 +194,9 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         self._reckoning.begun.append(client.begin(letter, self._taken))
         self._taken = None
 
-    def _finished(self, transaction: Transaction) -> None:
+    def _finished(self, session: Session, transaction: Transaction) -> None:
         self._was_idle = False
-        self._reckoning.finished(transaction)
+        self._reckoning.finished(session.client, transaction)
 
     def _lost(self, session: Session, lost: Lost) -> bool:
         is_worth_another = self._reckoning.lost(session.client, lost, is_reused=self._was_idle)
