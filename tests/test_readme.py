@@ -151,6 +151,7 @@ def test_the_keys_of_the_table_are_understood() -> None:
         "id": "order-4711",
         "charset": "utf-8",
         "dedupe_key": "welcome-ann",
+        "dsn": {"notify": ["failure"], "ret": "hdrs"},
     }
     section = README.split("## What a payload may say")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
