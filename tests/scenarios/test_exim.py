@@ -20,7 +20,6 @@ def exim(needs_program: Callable[[str], str], needs_mounts: None) -> Iterator[Ex
         host.stop()
 
 
-@pytest.mark.xfail(reason="a connection spends more RSETs than Exim allows", strict=False)
 @pytest.mark.parametrize(("chunking", "signs"), [("off", "L"), ("on", "L K")])
 def test_a_thousand_mails_of_all_kinds(stage: Stage, exim: Exim, chunking: str, signs: str) -> None:
     wanted = jobs(range(1_000))
@@ -28,7 +27,6 @@ def test_a_thousand_mails_of_all_kinds(stage: Stage, exim: Exim, chunking: str, 
     assert exim.taken(signs) == sum(not nobody_takes(job) for job in wanted.values())
 
 
-@pytest.mark.xfail(reason="a connection spends more RSETs than Exim allows", strict=False)
 @pytest.mark.parametrize("chunking", ["off", "on"])
 def test_one_refused_mail_after_the_other(stage: Stage, exim: Exim, chunking: str) -> None:
     # A RSET ends each of them, and Exim takes ten commands a connection that serve no mail.

@@ -50,7 +50,6 @@ def test_a_thousand_mails_of_all_kinds(
     assert set(re.findall(" data=| bdat=", postfix.log)) == {verb}
 
 
-@pytest.mark.xfail(reason="a connection brings more refused mails than Postfix likes", strict=False)
 @pytest.mark.parametrize("chunking", ["off", "on"])
 def test_one_refused_mail_after_the_other(stage: Stage, postfix: Postfix, chunking: str) -> None:
     # Postfix slows down after ten errors in a row, and hangs up after twenty.
