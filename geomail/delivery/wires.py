@@ -18,6 +18,7 @@ import os
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 import gevent.socket
@@ -31,13 +32,14 @@ _READ, _WRITE = 1, 2
 class Wire(ABC):
     """What both kinds share: waiting, and what was read ahead."""
 
-    __slots__ = ("_ahead", "_fd", "_hub", "_reader")
+    __slots__ = ("_ahead", "_fd", "_hub", "_news", "_reader")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._hub = gevent.get_hub()
         self._reader = self._hub.loop.io(fd, _READ)
         self._ahead: bytes | None = None
+        self._news: Any = None  # a call under way that tells of what was read ahead
 
     @abstractmethod
     def read(self) -> bytes:
@@ -76,7 +78,7 @@ class Wire(ABC):
         if self._ahead is None:
             self._reader.start(self._look, callback)
         else:
-            self._hub.loop.run_callback(callback)
+            self._news = self._hub.loop.run_callback(callback)
 
     def _look(self, callback: Callable[[], object]) -> None:
         if self.is_readable():
@@ -86,9 +88,13 @@ class Wire(ABC):
     def unwatch(self) -> None:
         """Take the watcher away, whether it was called or not."""
         self._reader.stop()
+        if self._news is not None:
+            self._news.stop()
+            self._news = None
 
     def close(self) -> None:
         """Let go of the descriptor, which stays its socket's."""
+        self.unwatch()
         self._reader.close()
 
 

@@ -375,8 +375,11 @@ def test_a_connection_that_is_stale_already_tells_at_once() -> None:
         assert session.open() is None
         leave.set()
         wait_until(session.is_stale)
+        session.watch_idle(lambda: told.append(0))
+        session.unwatch_idle()
         session.watch_idle(lambda: told.append(1))
         wait_until(lambda: told)
+        assert told == [1]
 
 
 def test_session_tickets_are_no_news() -> None:
