@@ -214,6 +214,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         return True
 
     def _leave(self) -> bool:
+        self._reckoning.give_back_onward()  # a drain waits for no answer to QUIT
         self._hang_up(politely=True)
         return not self._must_leave()
 
