@@ -26,6 +26,8 @@ from geomail.sink import Sink
 from geomail.smtp.data import stuff
 from geomail.smtp.events import Awaited, Cause
 
+pytest_plugins = ("trust_fixtures",)
+
 UNVERIFIED = "the certificate can't be verified: unable to get local issuer certificate"
 OFFER = b"250-mx.example\r\n250 STARTTLS\r\n"
 

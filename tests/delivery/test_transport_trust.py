@@ -14,6 +14,9 @@ from geomail.delivery.transport import Session, Terms
 from geomail.sink import Sink
 from geomail.smtp.events import Cause
 
+pytest_plugins = ("trust_fixtures",)
+
+
 # ---- whom we believe, and as whom we come
 
 

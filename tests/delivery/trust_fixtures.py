@@ -1,4 +1,4 @@
-"""What several tests of deliveries need."""
+"""A pytest plugin for the tests of TLS: whom they trust."""
 
 import pytest
 from certificates import AUTHORITY
