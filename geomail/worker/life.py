@@ -229,8 +229,8 @@ class Worker:
 
     def _admit_parts(self, queue: Queue, slots: list[Slot]) -> None:
         for slot in slots:
-            if self.lanes.is_draining:
-                self.admission.release(queue, slot)
+            if self.lanes.is_draining or not self.lanes.bytes_to_take():
+                self.admission.release(queue, slot)  # and taken again when there is room
             else:
                 self.admission.admit(queue, slot)
 

@@ -1,5 +1,7 @@
 """Large jobs: how many are in hand at once, and what is kept of their payloads meanwhile."""
 
+from collections import Counter
+
 import gevent
 import pytest
 from hired import Hired, Place, mail, until
@@ -84,3 +86,14 @@ def test_a_large_job_of_many_recipients_is_split(place: Place) -> None:
         until(lambda: not place.held(), within_s=20)
     assert sorted(count for count, _ in sizes) == [1, 3, 3]
     assert all(size > len(LARGE) for _, size in sizes)
+
+
+def test_the_parts_of_a_large_job_keep_to_memory_mb(place: Place) -> None:
+    arrived: Counter[str] = Counter()
+    everybody = [f"r{n}@x.org" for n in range(30)]
+    with Sink(on_mail=lambda _, to, __: arrived.update(to), delay_s=0.1) as host:
+        worker = place.worker(host, max_recipients=1, memory_mb=16)
+        place.push(mail("large", text=LARGE, to=everybody))
+        until(lambda: worker.lanes.bytes_in_hand > 8_000_000, within_s=20)
+        assert most_in_hand(worker, place) <= 16_000_000
+    assert arrived == dict.fromkeys(everybody, 1)
