@@ -24,6 +24,7 @@ deliver_drop_privilege
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = {port}
 host_lookup =
+helo_lookup_domains =
 rfc1413_hosts =
 tls_advertise_hosts =
 smtp_enforce_sync
