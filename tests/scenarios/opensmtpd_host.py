@@ -44,6 +44,9 @@ class OpenSMTPD(Peer):
             os.chown(path, ids[_USER], ids[_USER])
         config = self.folder / "smtpd.conf"
         config.write_text(_SETTINGS.format(folder=self.folder, user=_USER, port=self.port))
+        if Path("/etc/resolv.conf").exists():
+            (self.folder / "resolv.conf").write_text("lookup file\n")
+            mounts["/etc/resolv.conf"] = self.folder / "resolv.conf"  # it asks nobody's name server
         mounts |= {
             "/run": self.folder / "run",
             "/var/spool": self.folder / "spool",
