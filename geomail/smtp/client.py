@@ -48,7 +48,7 @@ from geomail.smtp.events import (
 )
 from geomail.smtp.opening import Opening, Say, Step
 from geomail.smtp.patience import Patience
-from geomail.smtp.reply import Reply, ReplyReader
+from geomail.smtp.reply import ENOUGH, Reply, ReplyReader
 
 _FLIGHT_LIMIT = 1 << 20  # bytes of content: no more messages begin above it
 _CAN_NOT_CHUNK = frozenset((500, 501, 502, 503, 504))
@@ -225,7 +225,7 @@ class Client:
     def content(self, transaction: Transaction) -> None:
         """Write the content of a transaction whose ContentWanted has come."""
         reply = transaction.data
-        if reply is None or not reply.is_intermediate or transaction.content_end:
+        if self.is_lost or reply is None or not reply.is_intermediate or transaction.content_end:
             raise ProtocolError("content is written once, after 354")
         self._write(data.stuff(transaction.letter.content))
         transaction.content_end = self._queued
@@ -358,8 +358,7 @@ class Client:
 
     def _on_dot(self, _reply: Reply) -> None:
         # Nobody was accepted, so whatever this reply says, it is about no message of ours.
-        transaction = self.unfinished.popleft()
-        self._events.append(Finished(transaction))
+        self._events.append(Finished(self.unfinished.popleft()))
 
     def _on_reset(self, reply: Reply) -> None:
         if reply.is_positive:
@@ -392,6 +391,7 @@ class Client:
 
     def _become_ready(self) -> None:
         self.phase = Phase.READY
+        self._reader.most_kept = ENOUGH
         found = self.capabilities = self._opening.capabilities
         self.eight_bit = "8BITMIME" in found
         self.pipelining = "PIPELINING" in found and self.policy.pipeline != "off"

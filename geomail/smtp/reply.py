@@ -6,6 +6,9 @@ so the reader accepts those; what it can't accept is a reply that might be someb
 impossible code, lines of different codes in one reply, or sizes nobody needs. Then it raises
 ProtocolError, and the connection is of no more use. Cut at any byte, a stream reads the same.
 
+What is read need not all be kept: an answer to EHLO is wanted whole, but a mail keeps a reply for
+each of its recipients, and there `most_kept` octets are enough to tell people.
+
 Decisions are made by the first digit; the enhanced code (RFC 2034, RFC 3463) is kept for people.
 """
 
@@ -19,6 +22,8 @@ from geomail.errors import ProtocolError
 LINE_LIMIT = 4096
 REPLY_LIMIT = 65536
 LINES_LIMIT = 128
+ENOUGH = 2048  # octets of a reply that only people read
+_LONGEST_SEEN = 256
 
 _LINE = re.compile(rb"([2-5][0-5][0-9])(?:([ -])([^\n]*?))?\r?\n")
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
@@ -57,14 +62,20 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class ReplyReader:
-    """Turns the bytes of a server into replies; keeps what is not whole yet."""
+    """Turns the bytes of a server into replies; keeps what is not whole yet.
 
-    __slots__ = ("_buffer", "_code", "_lines", "_seen", "_size")
+    `most_kept` is how many octets of a reply's text it has at most, its first ones; what is behind
+    them is read and checked all the same.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_buffer", "_code", "_count", "_lines", "_seen", "_size", "most_kept")
+
+    def __init__(self, most_kept: int = REPLY_LIMIT) -> None:
+        self.most_kept = most_kept
         self._buffer = b""
         self._lines: list[str] = []
         self._code = b""
+        self._count = 0  # of the lines of an unfinished reply, and their octets
         self._size = 0
         # A server says the same few lines a million times; 0.9 us a reply against 2.4 us.
         self._seen: dict[bytes, Reply] = {}
@@ -99,32 +110,40 @@ class ReplyReader:
         if match is None or len(line) > LINE_LIMIT:
             raise ProtocolError(f"expected a reply, got {_shown(line)}")
         code, separator, raw_text = match.groups()
-        text = (raw_text or b"").decode("utf-8", "backslashreplace")
+        raw = raw_text or b""
         if self._lines or separator == b"-":
-            return self._continue(code, text, is_last=separator != b"-")
-        reply = _reply(code, (text,))
-        if len(self._seen) >= 64:
-            self._seen.clear()
-        self._seen[line] = reply
+            return self._continue(code, raw, is_last=separator != b"-")
+        reply = _reply(code, (_text(raw[: self.most_kept]),))
+        if len(line) <= _LONGEST_SEEN:
+            if len(self._seen) >= 64:
+                self._seen.clear()
+            self._seen[line] = reply
         return reply
 
-    def _continue(self, code: bytes, text: str, *, is_last: bool) -> Reply | None:
+    def _continue(self, code: bytes, raw: bytes, *, is_last: bool) -> Reply | None:
         if self._lines and code != self._code:
             raise ProtocolError(f"a reply of two codes, {self._code!r} and {code!r}")
         self._code = code
-        self._lines.append(text)
-        self._size += len(text) + 6
-        if self._size > REPLY_LIMIT or len(self._lines) > LINES_LIMIT:
+        room = self.most_kept - self._size
+        if room > 0:
+            self._lines.append(_text(raw[:room]))
+        self._count += 1
+        self._size += len(raw) + 6
+        if self._size > REPLY_LIMIT or self._count > LINES_LIMIT:
             raise ProtocolError(f"a reply of more than {REPLY_LIMIT} bytes or {LINES_LIMIT} lines")
         if not is_last:
             return None
-        lines, self._lines, self._size = tuple(self._lines), [], 0
+        lines, self._lines, self._count, self._size = tuple(self._lines), [], 0, 0
         return _reply(code, lines)
 
 
 def _reply(code: bytes, lines: tuple[str, ...]) -> Reply:
     match = _ENHANCED.match(lines[0])
     return Reply(int(code), match[1] if match else None, lines)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def _shown(line: bytes) -> str:

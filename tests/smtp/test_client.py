@@ -16,6 +16,7 @@ from geomail.smtp.answers import Answer
 from geomail.smtp.client import Client
 from geomail.smtp.data import stuff
 from geomail.smtp.events import Cause, ContentWanted, Event, Finished, Lost, Policy, Transaction
+from geomail.smtp.reply import ENOUGH
 from geomail.smtp.server import Mail, Server
 
 HELLO = Letter("a@a.example", ("b@b.example",), b"Subject: 1\r\n\r\nHello\r\n", False, False)
@@ -163,6 +164,45 @@ def test_after_the_end_nothing_is_read_or_written() -> None:
     assert client.receive(b"250 ok\r\n") == []
     assert client.receive(b"") == []
     assert [t.letter for t in client.unfinished] == [HELLO]
+
+
+def test_no_content_follows_the_end() -> None:
+    client = greeted("PIPELINING")
+    first = client.begin(HELLO, None)
+    write(client)
+    wanted, _lost = client.receive(ENVELOPE + b"250 one too many\r\n")
+    assert wanted == ContentWanted(first)
+    with pytest.raises(ProtocolError):
+        client.content(first)
+    assert client.output() == b""
+
+
+# ---- what is kept
+
+
+def test_an_answer_to_ehlo_is_read_whole() -> None:
+    client = greeted(*["X" * 500] * 120, "PIPELINING")
+    assert client.pipelining
+
+
+@pytest.mark.parametrize("chunking", ["off", "on"])
+def test_a_mail_keeps_little_of_each_reply(chunking: str) -> None:
+    policy = Policy("client.example", chunking=chunking)
+    client = greeted("PIPELINING", "CHUNKING", policy=policy)
+    recipients = tuple(f"b{number}@b.example" for number in range(100))
+    first = client.begin(Letter("a@a.example", recipients, b"1\r\n", False, False), None)
+    write(client)
+    for number in range(102):
+        text = b"%03d " % number + b"a" * 500
+        client.receive((b"550-" + text + b"\r\n") * 120 + b"550 the end\r\n")
+    assert first.mail is not None
+    last = first.final if chunking == "on" else first.data
+    replies = [first.mail, *first.rcpt, last]
+    for number, reply in enumerate(replies):
+        assert reply is not None
+        assert reply.lines[0].startswith(f"{number:03} aaa")
+        assert len(str(reply)) <= ENOUGH + 4
+        assert sum(map(len, reply.lines)) > ENOUGH * 0.9
 
 
 # ---- the last byte

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geomail.errors import ProtocolError
-from geomail.smtp.reply import LINE_LIMIT, LINES_LIMIT, REPLY_LIMIT, Reply, ReplyReader
+from geomail.smtp.reply import ENOUGH, LINE_LIMIT, LINES_LIMIT, REPLY_LIMIT, Reply, ReplyReader
 
 Read = tuple[
     list[Reply], bool, bool
@@ -162,6 +162,49 @@ def test_a_server_that_never_says_the_same_twice_costs_no_memory() -> None:
             (f"queued as {number}",)
         ]
     assert len(reader._seen) <= 64
+
+
+# ---- what is read and not kept
+
+
+@pytest.mark.parametrize(
+    ("wire", "lines"),
+    [
+        (b"250 " + b"a" * 4000 + b"\r\n", ("a" * ENOUGH,)),
+        (b"250-" + b"a" * 4000 + b"\r\n250 b\r\n", ("a" * ENOUGH,)),
+        (b"250-a\r\n250 " + b"b" * 4000 + b"\r\n", ("a", "b" * (ENOUGH - 7))),
+        (b"250-5.1.1 a\r\n" * 16 + b"250 b\r\n", ("5.1.1 a",) * 16 + ("b",)),
+        (b"250-" + b"a" * 506 + b"\r\n250 b\r\n", ("a" * 506, "b")),
+        ((b"250-" + b"a" * 506 + b"\r\n") * 127 + b"250 b\r\n", ("a" * 506,) * 4),
+        (b"250 " + b"\xff" * 4000 + b"\r\n", ("\\xff" * ENOUGH,)),
+        (
+            b"250 a" + "\U0001f4e7".encode() * 900 + b"\r\n",
+            ("a" + "\U0001f4e7" * 511 + "\\xf0\\x9f\\x93",),
+        ),
+    ],
+)
+def test_no_more_of_a_reply_is_kept_than_is_wanted(wire: bytes, lines: tuple[str, ...]) -> None:
+    for size in (len(wire), 1):
+        reader = ReplyReader(most_kept=ENOUGH)
+        blocks = [wire[at : at + size] for at in range(0, len(wire), size)]
+        found = [reply for block in blocks for reply in reader.feed(block)]
+        assert [reply.lines for reply in found] == [lines]
+        assert reader.is_empty
+        assert [reply.lines for reply in reader.feed(b"250-c\r\n250 d\r\n")] == [("c", "d")]
+
+
+@pytest.mark.parametrize("wire", NO_REPLIES)
+def test_what_is_not_kept_is_checked_all_the_same(wire: bytes) -> None:
+    reader = ReplyReader(most_kept=1)
+    with pytest.raises(ProtocolError):
+        list(reader.feed(wire if b"\n" in wire else wire + b"\n"))
+
+
+def test_long_lines_are_not_remembered() -> None:
+    reader = ReplyReader(most_kept=ENOUGH)
+    for number in range(64):
+        list(reader.feed(b"250 %04d" % number + b"a" * 4000 + b"\r\n"))
+    assert sum(map(len, reader._seen)) == 0
 
 
 def test_an_error_shows_what_came_and_not_too_much_of_it() -> None:
