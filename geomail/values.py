@@ -12,9 +12,9 @@ from contextlib import suppress
 
 Read = Callable[[object], object]
 
-# What stands in EHLO and HELO: what would end a word or a path is for no name.
-_HELO = re.compile(r"[!-~]{1,255}")
-_NOT_IN_HELO = frozenset('<>"\\')
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})*")
+_LITERAL = re.compile(r"\[(?P<six>(?i:IPv6:))?(?P<address>[0-9A-Fa-f:.]+)\]")
 
 
 def whole(low: int, high: int = 10**9) -> Callable[[object], int]:
@@ -96,7 +96,20 @@ def ip_address(value: object) -> str:
 
 
 def helo_name(value: object) -> str:
-    """Return a name for EHLO (RFC 5321 section 4.1.1.1): one word."""
-    if not isinstance(value, str) or not _HELO.fullmatch(value) or _NOT_IN_HELO & set(value):
-        raise ValueError("a host's name, or an address in [ ]")
-    return value
+    """Return a name for EHLO (RFC 5321 section 4.1.4): a host's, or an address literal."""
+    if isinstance(value, str):
+        literal = _LITERAL.fullmatch(value)
+        if literal is None:
+            is_name = _HOST.fullmatch(value) is not None and _version(value) is None
+        else:
+            is_name = _version(literal["address"]) == (6 if literal["six"] else 4)
+        if is_name:
+            return value
+    raise ValueError("a host's name, or an address as in [192.0.2.1] or [IPv6:2001:db8::1]")
+
+
+def _version(address: str) -> int | None:
+    try:
+        return ipaddress.ip_address(address).version
+    except ValueError:
+        return None
