@@ -273,7 +273,8 @@ def _no_login(text: str) -> Lost:
 
 
 def _challenge(reply: Reply) -> bytes:
+    text = reply.lines[0].strip()
     try:
-        return base64.b64decode(reply.lines[0], validate=True)
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        return reply.lines[0].encode()  # LOGIN's prompts are sometimes sent in clear
+        return text.encode()  # LOGIN's prompts are sometimes sent in clear
