@@ -216,6 +216,8 @@ def _check_relay(name: str, settings: Settings) -> None:
 
 
 def _check(_given: Given, settings: Settings) -> int:
+    from geomail import report
+
     if settings.relays:
         require_relays(settings)
     failed = 0
@@ -225,7 +227,7 @@ def _check(_given: Given, settings: Settings) -> int:
         except (GeomailError, ConnectionError) as error:
             failed += 1
             said = [f"FAILED: {error}"]
-        _say("\n  ".join([name, *said]))
+        _say("\n  ".join([name, *map(report.shown, said)]))
     return 1 if failed else 0
 
 

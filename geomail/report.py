@@ -24,7 +24,7 @@ def status(counts: Mapping[str, "Counts"], reasons: Mapping[str, Mapping[str, in
     `reasons`: for each queue, why the newest dead letters died, most frequent first.
     """
     return "\n\n".join(
-        f"{_shown(name)}\n{_aligned(_status_rows(one, reasons[name]), indent=2)}"
+        f"{shown(name)}\n{_aligned(_status_rows(one, reasons[name]), indent=2)}"
         for name, one in counts.items()
     )
 
@@ -41,11 +41,11 @@ def dead_letters(letters: Sequence["DeadLetter"]) -> str:
     rows = [("id", "died", "tries", "bytes", "reason")]
     rows += [
         (
-            _shown(letter.id),
+            shown(letter.id),
             _time(letter.died_at_ms),
             str(letter.state.tries),
             str(letter.size),
-            _shown(letter.reason)[:_REASON_WIDTH],
+            shown(letter.reason)[:_REASON_WIDTH],
         )
         for letter in letters
     ]
@@ -61,9 +61,9 @@ def dead_letter(letter: "DeadLetter") -> str:
     """Return all that is known of one dead letter, and its payload."""
     facts = _facts(letter)
     facts["died"], facts["first seen"] = facts.pop("died_at"), facts.pop("first_seen")
-    rows = [(name, _shown(str(value))) for name, value in facts.items() if value is not None]
+    rows = [(name, shown(str(value))) for name, value in facts.items() if value is not None]
     payload = (letter.payload or b"").decode("utf-8", "backslashreplace")
-    return _aligned(rows) + "\n\n" + "\n".join(map(_shown, payload.split("\n")))
+    return _aligned(rows) + "\n\n" + "\n".join(map(shown, payload.split("\n")))
 
 
 def _facts(letter: "DeadLetter") -> dict[str, Any]:
@@ -87,18 +87,18 @@ def _status_rows(one: "Counts", reasons: Mapping[str, int]) -> Iterable[tuple[st
     yield "waiting", str(one.waiting), _listed(sources | {"suspects": one.suspects})
     yield from _movement(one)
     for kind, name in one.held:
-        yield "held", "", f"{kind} {_shown(name)} (geomail resume --{kind} {_shown(name)})"
+        yield "held", "", f"{kind} {shown(name)} (geomail resume --{kind} {shown(name)})"
     yield "in flight", str(one.in_flight), ""
     due_s = max(0, (one.next_due_ms or 0) - one.now_ms) / 1000
     yield "delayed", str(one.delayed), f"next in {due_s:.0f} s" if one.delayed else ""
     yield "parked", str(sum(one.parked.values())), _listed(one.parked)
     yield "dead", str(one.dead), ""
     for reason, number in list(reasons.items())[:_TOP_REASONS]:
-        yield "", str(number), _shown(reason)[:_REASON_WIDTH]
+        yield "", str(number), shown(reason)[:_REASON_WIDTH]
     yield "workers", str(len(one.workers)), ""
     for name, held in one.workers.items():
         lease = "lost its lease" if held.fenced else f"lease {held.lease_left_ms / 1000:.0f} s"
-        yield "", "", f"{_shown(name)}: {lease}, holds {held.jobs}"
+        yield "", "", f"{shown(name)}: {lease}, holds {held.jobs}"
     yield "maybe twice", str(one.maybe_duplicates), ""
     yield "reconciled", str(one.stats.get("reconciled", 0)), ""
     if one.stats:
@@ -130,7 +130,7 @@ def _with_sums(one: "Counts", reasons: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _listed(numbers: Mapping[str, int]) -> str:
-    return ", ".join(f"{_shown(name)} {number}" for name, number in numbers.items() if number)
+    return ", ".join(f"{shown(name)} {number}" for name, number in numbers.items() if number)
 
 
 def _aligned(rows: Iterable[Sequence[str]], *, indent: int = 0) -> str:
@@ -144,7 +144,8 @@ def _time(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Return `text` as a terminal may have it: what is not printable is escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

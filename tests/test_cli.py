@@ -4,12 +4,14 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -191,6 +193,28 @@ def test_check_says_what_fails(folder: Path, redis_url: str) -> None:
     assert "queue:email: 0 waiting" in ended.out
     assert "relay default: smtp://127.0.0.1:1\n  FAILED: " in ended.out
     assert geomail("check", "--redis", NOWHERE).status == 1
+
+
+def test_check_writes_nothing_that_a_terminal_would_obey(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(20)
+        host = Thread(target=_greet_with_colours, args=(listening,))
+        host.start()
+        port = listening.getsockname()[1]
+        ended = geomail("check", "--redis", NOWHERE, "--relay", f"smtp://127.0.0.1:{port}")
+        host.join(20)
+    assert "  greeting: 220 mx \\x1b[2J\\x07hello\n" in ended.out
+    assert "  announces: X-\\x1b[31M grün \\u202e\n" in ended.out
+    assert "\x1b" not in ended.out
+
+
+def _greet_with_colours(listening: socket.socket) -> None:
+    connection, _address = listening.accept()
+    with connection, connection.makefile("rb") as commands:
+        connection.sendall(b"220 mx \x1b[2J\x07hello\r\n")
+        for reply in ("250-mx\r\n250 X-\x1b[31m grün \u202e\r\n", "221 bye\r\n"):
+            commands.readline()
+            connection.sendall(reply.encode())
 
 
 def test_send_then_status(folder: Path, redis_url: str) -> None:
