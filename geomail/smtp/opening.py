@@ -33,7 +33,7 @@ import msgspec
 from geomail.errors import ProtocolError
 from geomail.smtp import auth, extensions
 from geomail.smtp.events import Awaited, Cause, HandshakeWanted, Lost, Policy, Ready
-from geomail.smtp.reply import Reply
+from geomail.smtp.reply import ENOUGH, Reply
 
 COMMAND_LIMIT = 512
 # 5.5.4: the host takes no such argument; 5.7.4: it doesn't do what was asked (RFC 3463).
@@ -106,14 +106,14 @@ class Opening:
         return self._hello()
 
     def discreet(self, lost: Lost) -> Lost:
-        """Return `lost` without what the server repeats of the login."""
-        exchange, reply = self._exchange, lost.reply
-        if exchange is None:
-            return lost
-        if reply is not None:
-            lines = tuple(exchange.redacted(line) for line in reply.lines)
-            reply = msgspec.structs.replace(reply, lines=lines)
-        return msgspec.structs.replace(lost, text=exchange.redacted(lost.text), reply=reply)
+        """Return `lost` without what the server repeats of the login, its text at most 2 KB."""
+        exchange, reply, text = self._exchange, lost.reply, lost.text
+        if exchange is not None:
+            text = exchange.redacted(text)
+            if reply is not None:
+                lines = tuple(map(exchange.redacted, reply.lines))
+                reply = msgspec.structs.replace(reply, lines=lines)
+        return msgspec.structs.replace(lost, text=text[:ENOUGH], reply=reply)
 
     # ---- greeting, EHLO, HELO
 

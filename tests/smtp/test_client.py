@@ -13,6 +13,7 @@ from geomail.letter import Letter
 from geomail.smtp import answers
 from geomail.smtp import policy as served
 from geomail.smtp.answers import Answer
+from geomail.smtp.auth import Login
 from geomail.smtp.client import Client
 from geomail.smtp.data import stuff
 from geomail.smtp.events import Cause, ContentWanted, Event, Finished, Lost, Policy, Transaction
@@ -183,6 +184,20 @@ def test_no_content_follows_the_end() -> None:
 def test_an_answer_to_ehlo_is_read_whole() -> None:
     client = greeted(*["X" * 500] * 120, "PIPELINING")
     assert client.pipelining
+
+
+@pytest.mark.parametrize("login", [None, Login("ann", "secret" * 10)])
+def test_why_a_connection_was_lost_is_no_long_story(login: Login | None) -> None:
+    client = Client(Policy("client.example", login=login), under_tls=True)
+    for reply in (b"220 mx.example\r\n", b"250-mx.example\r\n250 AUTH PLAIN\r\n"):
+        write(client)
+        client.receive(reply)
+    write(client)
+    filling = b"a " * (ENOUGH // 2 - 11)
+    (lost,) = client.receive(b"421-" + filling + b"secret" * 10 + b"\r\n421 no\r\n")
+    assert isinstance(lost, Lost)
+    assert ENOUGH - 30 < len(lost.text) <= ENOUGH
+    assert ("secret" in lost.text) == (login is None)
 
 
 @pytest.mark.parametrize("chunking", ["off", "on"])
