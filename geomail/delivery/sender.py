@@ -3,7 +3,8 @@
 In steady state one turn of its loop is one write and one wait. With DATA: the content of the
 message that the server waits for, together with the envelope of the next one, then all their
 replies. With BDAT: a window of messages, each envelope and content in one piece; whenever replies
-have come, what they make room for is begun, and the window never waits to run empty.
+have come, what they make room for is begun, and the window never waits to run empty. Only the first
+message after an idle time goes by DATA there: the host may have left, and was sent no content then.
 
 What can't be undone is guarded where it is written: MAIL only when the next letter is composed, its
 lease is ours and no drain is known; the content only when its lease is still ours (else the
@@ -187,11 +188,16 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
                     self._finished(session, event.transaction)
                 elif type(event) is Lost:
                     return self._lost(session, event)
+                elif type(event) is ContentWanted:
+                    self._was_idle = False
+                    if not self._write_content(session, event.transaction):
+                        return False
             letter = event = None
 
     def _begin(self, client: Client, letter: Letter) -> None:
         self._has_begun = True
-        self._reckoning.begun.append(client.begin(letter, self._taken))
+        transaction = client.begin(letter, self._taken, is_wary=self._was_idle)
+        self._reckoning.begun.append(transaction)
         self._taken = None
 
     def _finished(self, session: Session, transaction: Transaction) -> None:

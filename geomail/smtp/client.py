@@ -108,9 +108,11 @@ class Client:
         """True when there is room for one more transaction; `is_full` is another question."""
         if self.phase is not Phase.READY:
             return False
+        if self._held or (self.unfinished and self.unfinished[-1].content_end == 0):
+            return False
         if self.chunks:
             return len(self.unfinished) < self._patience.room and self._flying < _FLIGHT_LIMIT
-        return not self._held and (not self.unfinished or self.unfinished[-1].content_end > 0)
+        return True
 
     @property
     def is_full(self) -> bool:
@@ -185,8 +187,11 @@ class Client:
 
     # ---- what the owner of the connection asks for
 
-    def begin(self, letter: Letter, owner: object) -> Transaction:
+    def begin(self, letter: Letter, owner: object, *, is_wary: bool = False) -> Transaction:
         """Open a transaction: MAIL, RCPT for each recipient, DATA or a chunk (RFC 5321 3.3).
+
+        `is_wary`: DATA in any case, for the server may have gone: what never was asked for isn't
+        sent, so that nobody has to wonder whether it was taken.
 
         Raises ProtocolError when the conversation is not ready for one. Ask `refusal()` first.
         """
@@ -199,7 +204,7 @@ class Client:
         transaction = Transaction(letter, owner)
         self.unfinished.append(transaction)
         self.begun += 1
-        if self.chunks:
+        if self.chunks and not is_wary:
             self._write_chunk(envelope, transaction)
         elif self.pipelining:
             self._write(f"{envelope}DATA\r\n".encode())
