@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_OF_A_FILE = 4_000_000  # a system's bundle of authorities has 250 KB
 _MOST_OF_A_TOKEN = 16_384
+_LONGEST_NAME = 40
 # RFC 6750 section 2.1 allows less; what ends a field of the mechanisms (^A) or a line is for none.
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -105,6 +106,12 @@ def _content(relay: Relay, key: str, path: str) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"{key} of relay {relay.name}: can't read {path}: {why}: name a file that is there,"
-            " and that this user may read"
+            f"{key} of relay {relay.name}: can't read {_shown(path)}: {why}: name a file that is"
+            " there, and that this user may read"
         ) from None
+
+
+def _shown(path: str) -> str:
+    # What is no path may be the token or the key itself.
+    is_path = not path.startswith("-----") and ("/" in path or len(path) <= _LONGEST_NAME)
+    return path if is_path else f"{path[:5]}…"

@@ -144,18 +144,22 @@ class Reader:
             self._warn_of_passwords_in_flags(members)
         else:
             members = [_at("GEOMAIL_RELAY", url) for url in variable]
-        password = self.environ.get(password_variable(name))
+        password = self._password(name)
         return tuple(_with_password(member, password) for member in members)
 
     def _own_hosts(self, name: str, table: Table) -> tuple[Member, ...]:
         key = "url" if "url" in table else "urls"
         members = [_at(self._where(name, "url"), url) for url in self._value(name, table, key)]
-        password = self.environ.get(password_variable(name))
+        password = self._password(name)
         if password is None:
             password = self._value(name, table, "password")
         else:
             members = [replace(member, password=None) for member in members]
         return tuple(_with_password(member, password) for member in members)
+
+    def _password(self, name: str) -> str | None:
+        """Return the password in the relay's variable; an empty one says nothing."""
+        return self.environ.get(password_variable(name)) or None
 
     def _without_entrusted(self, name: str, table: Table) -> Table:
         left_out = [key for key in _ENTRUSTED if key in table]
@@ -181,7 +185,9 @@ class Reader:
         try:
             return known.read(value)
         except ValueError as error:
-            shown = "" if known.is_secret or known.read is _urls else f", not {value!r}"
+            # What is long may be a token or a key, written where its file should be named.
+            is_shown = not known.is_secret and known.read is not _urls and len(repr(value)) <= 60
+            shown = f", not {value!r}" if is_shown else ""
             raise ConfigError(f"{self._where(name, known.name)} must be {error}{shown}") from None
 
     def _where(self, name: str, key: str) -> str:

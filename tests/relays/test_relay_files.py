@@ -120,6 +120,34 @@ def test_what_is_no_token_is_refused_and_not_repeated(tmp_path: Path, content: s
     assert content not in str(raised.value)
 
 
+@pytest.mark.parametrize("key", ["token_file", "cert_file", "key_file"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "ya29.a0AfH6SMBsecret-token-value_1234567890",
+        "-----BEGIN PRIVATE KEY----- MIIEvQ/IBADANBg+q",
+    ],
+)
+def test_a_secret_in_the_place_of_its_file_is_not_repeated(
+    folder: Path, key: str, secret: str
+) -> None:
+    files = {"cert_file": str(folder / "cert.pem")} if key == "key_file" else {}
+    made = Relay("bulk", relay(folder).members, **{**files, key: secret})  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigError, match=rf"^{key} of relay bulk: can't read .*…: No such"
+    ) as raised:
+        check_files(made)
+    assert secret[8:20] not in str(raised.value)
+
+
+def test_a_name_of_a_file_is_repeated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for path in ("token", f"{folder}/" + "x" * 100):
+        made = Relay("bulk", relay(folder).members, token_file=path)
+        with pytest.raises(ConfigError, match=rf"can't read {path}: No such"):
+            check_files(made)
+
+
 def test_files_are_checked_where_relays_are_required_and_not_before(tmp_path: Path) -> None:
     """A person who only asks for the status need not be able to read a key."""
     place = tmp_path / "geomail.toml"

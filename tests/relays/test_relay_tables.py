@@ -135,6 +135,23 @@ def test_a_token_beside_a_password_in_a_variable_is_refused(file: Path) -> None:
     assert "geheim" not in str(raised.value)
 
 
+def test_a_variable_that_is_empty_is_no_password(file: Path) -> None:
+    environ = {"GEOMAIL_RELAY_PASSWORD": ""}
+    assert settings_of(file, "token_file = '/t'", environ=environ).relays["default"].token_file
+    (member,) = settings_of(file, "password = 'geheim'", environ=environ).relays["default"].members
+    assert member.password == "geheim"
+    environ["GEOMAIL_RELAY"] = "smtps://ann@h"
+    (member,) = settings_of(file, "", environ=environ).relays["default"].members
+    assert member.password is None
+
+
+@pytest.mark.parametrize("key", ["token_file", "key_file", "password"])
+def test_a_secret_that_can_not_be_meant_is_not_repeated(file: Path, key: str) -> None:
+    text = f'{key} = """-----BEGIN PRIVATE KEY-----\ngeheim{"A" * 40}"""'
+    with pytest.raises(ConfigError, match=rf"{key} of .* must be text in one line$"):
+        relay_of(file, text)
+
+
 @pytest.mark.parametrize(
     ("url", "text", "tls", "is_verified"),
     [
