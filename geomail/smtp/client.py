@@ -228,10 +228,12 @@ class Client:
         self.awaited.extend(_awaited(len(letter.recipients), Awaited.BDAT))
 
     def content(self, transaction: Transaction) -> None:
-        """Write the content of a transaction whose ContentWanted has come."""
+        """Write the content of a transaction whose ContentWanted has come; nothing once lost."""
         reply = transaction.data
-        if self.is_lost or reply is None or not reply.is_intermediate or transaction.content_end:
+        if reply is None or not reply.is_intermediate or transaction.content_end:
             raise ProtocolError("content is written once, after 354")
+        if self.is_lost:
+            return
         self._write(data.stuff(transaction.letter.content))
         transaction.content_end = self._queued
         self.awaited.append(Awaited.CONTENT)
