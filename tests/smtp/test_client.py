@@ -303,13 +303,14 @@ class Dialogue:
             assert not any(isinstance(e, Lost) for e in events)
             wanted.extend(e.transaction for e in events if isinstance(e, ContentWanted))
             while waiting and client.chunks and client.may_begin:
-                client.begin(waiting.popleft(), None)
+                is_wary = self._data.draw(st.booleans())
+                client.begin(waiting.popleft(), None, is_wary=is_wary)
             if client.awaited:
                 continue
             is_idle = not wanted
             if wanted:
                 client.content(wanted.popleft())
-            if waiting and (is_idle or client.overlaps):
+            if waiting and not client.chunks and (is_idle or client.overlaps):
                 client.begin(waiting.popleft(), None)
             elif is_idle:
                 return
