@@ -10,7 +10,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import gevent
@@ -126,16 +128,19 @@ class Hired(Worker):
             self._beginning.join(2)
         lines = [line for queue in self.queues for line in vars(queue).values()]
         turns = [line._turn for line in lines if isinstance(line, Connection)]
-        for queue in self.queues:
-            queue.wake()
         for turn in turns:
-            turn.acquire(timeout=2)
+            until(partial(self._has, turn), "a connection with no word under way")
         gevent.killall([*self._greenlets, *self.popper._waiters.values(), self.lanes._watchdog])
         self.lanes._pool.kill(timeout=1)
         for turn in turns:
             turn.release()
         for queue in self.queues:
             queue.close()
+
+    def _has(self, turn: Lock) -> bool:
+        for queue in self.queues:
+            queue.wake()  # it may have begun to wait only now
+        return turn.acquire(timeout=0.1)
 
     def _listen_to_signals(self) -> None:
         pass
