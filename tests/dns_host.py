@@ -37,6 +37,7 @@ class DnsHost:
         self.by_tcp: list[str] = []
         self.at_once = self.most_at_once = 0
         self._negative_ttl_s = negative_ttl_s
+        self._is_healed = False
         self._records: dict[tuple[dns.name.Name, dns.rdatatype.RdataType], dns.rrset.RRset] = {}
         for line in zone:
             self.add(line)
@@ -56,9 +57,9 @@ class DnsHost:
         for record in new:
             held.add(record)
 
-    def clear(self) -> None:
-        """Forget all records."""
-        self._records.clear()
+    def heal(self) -> None:
+        """Misbehave no more."""
+        self._is_healed = True
 
     def stop(self) -> None:
         """Answer no more."""
@@ -104,6 +105,8 @@ class DnsHost:
         self, way: str, query: dns.message.Message, *, is_tcp: bool
     ) -> Iterator[tuple[bytes, bool]]:
         answer = self._answer(query)
+        if self._is_healed:
+            way = ""
         if way == "dead" or (way == "shut" and is_tcp):
             return
         if way in ("servfail", "refused"):
