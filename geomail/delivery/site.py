@@ -129,10 +129,10 @@ def mail_domain(recipient: str) -> str | Unroutable:
     return name
 
 
-def site_by_literal(domain: str) -> Site | Unroutable | None:
+def site_by_literal(domain: str, *, is_at_home: bool = False) -> Site | Unroutable | None:
     """Return where the mail for an address literal goes (RFC 5321 section 4.1.3).
 
-    None: it is a name.
+    None: it is a name. `is_at_home`: an address of this machine will do.
     """
     if not domain.startswith("["):
         return None
@@ -144,6 +144,8 @@ def site_by_literal(domain: str) -> Site | Unroutable | None:
         return Unroutable("5.1.3", f"{domain[:80]} is not an address of a host")
     if is_ip6 != (address.version == 6):
         return Unroutable("5.1.3", f"{domain[:80]} is not an address of a host")
+    if not is_at_home and not leads_away(str(address)):
+        return Unroutable("5.4.6", f"{domain[:80]} is this machine's own address, or nobody's")
     return Site(str(address), ((str(address),),))
 
 

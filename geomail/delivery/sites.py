@@ -14,12 +14,11 @@ becomes of those who wait for them.
 import random
 import time
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import gevent
 
 from geomail.delivery.cache import Cache
-from geomail.delivery.nameservers import NameServers
 from geomail.delivery.site import (
     MOST_HOSTS,
     Answer,
@@ -32,6 +31,9 @@ from geomail.delivery.site import (
     together,
     with_addresses,
 )
+
+if TYPE_CHECKING:  # dnspython costs 50 ms, which only who asks it has to pay
+    from geomail.delivery.nameservers import NameServers
 
 MOST_KEPT = 10_000
 _SHORTEST_S, _LONGEST_S = 5.0, 86_400.0
@@ -47,7 +49,7 @@ class Sites:
 
     def __init__(
         self,
-        servers: NameServers,
+        servers: "NameServers",
         *,
         ours: Collection[str],
         is_at_home: bool = False,
@@ -66,7 +68,8 @@ class Sites:
 
     def known(self, domain: str) -> Found | None:
         """Return where the mail of `domain` goes, when it is known by now; else None."""
-        return site_by_literal(domain) or self._found.get(domain, self._clock())
+        literal = site_by_literal(domain, is_at_home=self._is_at_home)
+        return literal or self._found.get(domain, self._clock())
 
     def find(self, domain: str) -> Found:
         """Return where the mail of `domain` (as mail_domain() gives it) goes; waits for DNS."""

@@ -209,7 +209,7 @@ def test_what_is_no_domain(recipient: str, code: str) -> None:
     [
         ("[192.0.2.1]", "192.0.2.1"),
         ("[IPv6:2001:DB8::1]", "2001:db8::1"),
-        ("[ipv6:::1]", "::1"),
+        ("[ipv6:2001:db8::2]", "2001:db8::2"),
         ("[192.0.2.999]", None),
         ("[IPv6:192.0.2.1]", None),
         ("[2001:db8::1]", None),
@@ -225,6 +225,14 @@ def test_address_literals(domain: str, host: str | None) -> None:
     else:
         assert isinstance(found, Site)
         assert found.hosts == [host]
+
+
+@pytest.mark.parametrize("domain", ["[127.0.0.1]", "[IPv6:::1]", "[0.0.0.0]", "[224.0.0.1]"])
+def test_a_literal_that_is_this_machine(domain: str) -> None:
+    refused = site_by_literal(domain)
+    assert isinstance(refused, Unroutable)
+    assert refused.code == "5.4.6"
+    assert isinstance(site_by_literal(domain, is_at_home=True), Site)
 
 
 def test_a_name_is_no_literal() -> None:
