@@ -12,7 +12,7 @@ one thing that can't be ended: a thread of gevent's pool is in it. It is shared 
 the same name meanwhile, so that a thousand connections to one host cost one question, and its
 greenlet ends when the system's resolver does.
 
-Not done here: MX records, or an answer kept for later.
+Not done here: MX records, or an answer kept for later. A directory (sites.py) does both.
 """
 
 import errno
@@ -21,17 +21,21 @@ import socket as sockets
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from math import inf
 
 import gevent
 import gevent.socket
 from gevent.event import Event
 
+from geomail.delivery.site import Answer, Said
+
 Socket = gevent.socket.socket
 _Address = tuple[sockets.AddressFamily, tuple[str | int, ...]]
 _Key = tuple[str, int, sockets.AddressFamily]
+Directory = Callable[[str], Answer[str]]
 
 _HEAD_START_S = 0.25
 _MOST_ADDRESSES = 8
@@ -49,6 +53,7 @@ class Connecting:
     """One race for one connection; `why` says what each address said when nobody won."""
 
     __slots__ = (
+        "_directory",
         "_failures",
         "_host",
         "_is_cancelled",
@@ -61,8 +66,20 @@ class Connecting:
         "why",
     )
 
-    def __init__(self, host: str, port: int, *, within_s: float, source: str | None = None) -> None:
-        """Prepare it; `source`: our own address, whose family is the only one tried."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        within_s: float,
+        source: str | None = None,
+        directory: Directory | None = None,
+    ) -> None:
+        """Prepare it; `source`: our own address, whose family is the only one tried.
+
+        `directory`: who knows the host's addresses, instead of the system's resolver.
+        """
+        self._directory = directory
         self._host = host
         self._port = port
         self._within_s = within_s
@@ -102,7 +119,9 @@ class Connecting:
         family = _family_of(self._source) if self._source else sockets.AF_UNSPEC
         key = (self._host, self._port, family)
         lookup = _under_way.get(key)
-        if lookup is None:
+        if self._directory is not None:
+            lookup = gevent.spawn(partial(_look_up_in, self._directory), key)
+        elif lookup is None:
             lookup = _under_way[key] = gevent.spawn(_look_up, key)
         lookup.rawlink(self._is_looked_up)
         try:
@@ -270,6 +289,16 @@ def _look_up(key: _Key) -> list[_Address] | str:
         return error.strerror or str(error)
     finally:
         del _under_way[key]
+
+
+def _look_up_in(directory: Directory, key: _Key) -> list[_Address] | str:
+    host, port, family = key
+    found = directory(host)
+    if found.said is Said.FAILED:
+        return f"its address was not found: {found.text}"
+    known = [each for name in found.records if (each := _literal(name, port)) is not None]
+    fit = [each for each in known if family in (each[0], sockets.AF_UNSPEC)]
+    return fit or ("it has no address that can be used" if known else "it has no address")
 
 
 def _literal(host: str, port: int) -> _Address | None:

@@ -10,7 +10,7 @@ import socket as sockets
 from functools import lru_cache
 
 from geomail.config import Member, Relay, Settings
-from geomail.delivery.connect import shown
+from geomail.delivery.connect import Directory, shown
 from geomail.delivery.trust import Stamp, Trust, stamp
 from geomail.relays import Pipeline, read_token
 from geomail.smtp.auth import Login
@@ -28,6 +28,7 @@ class Terms:
         "_token_stamp",
         "block_s",
         "connect_s",
+        "directory",
         "helo",
         "limits_s",
         "member",
@@ -35,10 +36,19 @@ class Terms:
         "trust",
     )
 
-    def __init__(self, member: Member, relay: Relay, settings: Settings) -> None:
+    def __init__(
+        self,
+        member: Member,
+        relay: Relay,
+        settings: Settings,
+        *,
+        directory: Directory | None = None,
+    ) -> None:
+        """`directory`: who knows the host's addresses; None: the system's resolver."""
+        self.directory = directory
         self.member = member
         self.relay = relay
-        self.helo = relay.helo or settings.helo or _own_name()
+        self.helo = own_name(relay, settings)
         self.connect_s = settings.connect_s
         self.block_s = settings.block_s
         self.limits_s = _limits_s(settings)
@@ -127,6 +137,11 @@ def _limits_s(settings: Settings) -> dict[Awaited, float]:
         Awaited.RSET: settings.mail_s,
         Awaited.QUIT: settings.quit_s,
     }
+
+
+def own_name(relay: Relay, settings: Settings) -> str:
+    """Return the name we go by with the hosts of `relay`."""
+    return relay.helo or settings.helo or _own_name()
 
 
 @lru_cache(maxsize=1)

@@ -224,7 +224,11 @@ class Session:
         terms = self.terms
         source = terms.relay.source_address
         self._connecting = connecting = Connecting(
-            terms.member.host, terms.member.port, within_s=terms.connect_s, source=source
+            terms.member.host,
+            terms.member.port,
+            within_s=terms.connect_s,
+            source=source,
+            directory=terms.directory,
         )
         try:
             plain = self._socket = connecting.run()
