@@ -20,7 +20,16 @@ from typing import Any
 from geomail import relays, spelling
 from geomail.errors import ConfigError
 from geomail.relays import Member, Relay, parse_relay_url
-from geomail.values import helo_name, mail_address, one_of, seconds, switch, text, whole
+from geomail.values import (
+    helo_name,
+    mail_address,
+    name_servers,
+    one_of,
+    seconds,
+    switch,
+    text,
+    whole,
+)
 
 __all__ = ["SETTINGS", "Member", "Relay", "Settings", "load", "parse_relay_url", "settings_table"]
 
@@ -172,6 +181,12 @@ class Settings:
     )
     beat_s: float = _setting(5, seconds(0.05), "time between signs of life", unit="s")
     helo: str | None = _setting(None, helo_name, "our name in EHLO; the machine's without one")
+    nameservers: tuple[tuple[str, int], ...] = _setting(
+        (),
+        name_servers,
+        "with the relay `mx`: name servers to ask, instead of those in /etc/resolv.conf",
+        name="nameserver",
+    )
     connect_s: float = _setting(30, seconds(), "deadline: connection and TLS", unit="s")
     greeting_s: float = _setting(300, seconds(), "deadline: greeting", unit="s")
     command_s: float = _setting(
@@ -322,7 +337,7 @@ def default_text(setting: Setting) -> str:
         return "/var/lib/geomail for root, else $XDG_STATE_HOME/geomail"
     if setting.name == "queue":
         return "queue:email"
-    if setting.default is None:
+    if setting.default is None or setting.default == ():
         return ""
     if isinstance(setting.default, bool):
         return str(setting.default).lower()

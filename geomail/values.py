@@ -7,7 +7,7 @@ where a value comes from nor what it is for.
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 Read = Callable[[object], object]
@@ -15,6 +15,8 @@ Read = Callable[[object], object]
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})*")
 _LITERAL = re.compile(r"\[(?P<six>(?i:IPv6:))?(?P<address>[0-9A-Fa-f:.]+)\]")
+_NAME_SERVER = re.compile(r"(?:\[(?P<ip6>[^\]]+)\]|(?P<ip4>[0-9.]+))(?::(?P<port>[0-9]{1,5}))?")
+_NAME_SERVERS = "an IP address, ADDRESS:PORT, or a list of them"
 
 
 def whole(low: int, high: int = 10**9) -> Callable[[object], int]:
@@ -46,6 +48,24 @@ def seconds(
         return number
 
     return read
+
+
+def name_servers(value: object) -> tuple[tuple[str, int], ...]:
+    """Read ADDRESS or ADDRESS:PORT, or a list of them, each an IPv4 or [IPv6] address."""
+    named = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(named, Sequence) or not named:
+        raise ValueError(_NAME_SERVERS)
+    return tuple(_name_server(each) for each in named)
+
+
+def _name_server(value: object) -> tuple[str, int]:
+    text = str(value).strip()
+    found = _NAME_SERVER.fullmatch(text)
+    address, port = (found["ip6"] or found["ip4"], found["port"]) if found else (text, "")
+    try:
+        return str(ipaddress.ip_address(address)), whole(1, 65535)(port or 53)
+    except ValueError:
+        raise ValueError(_NAME_SERVERS) from None
 
 
 def one_of(*names: str) -> Callable[[object], str]:

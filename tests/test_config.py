@@ -51,11 +51,31 @@ def test_flags_that_were_not_given_say_nothing(file: Path) -> None:
 def test_every_setting_can_be_given_in_each_way(file: Path) -> None:
     for setting in config.SETTINGS:
         value = setting.default if isinstance(setting.default, str | int | float) else "a@b"
-        value = "b" if setting.name == "helo" else value
+        value = {"helo": "b", "nameserver": "192.0.2.1:54"}.get(setting.name, value)
         shown = str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
         by_file = loaded(file, f"{setting.name} = {shown}")
         by_variable = loaded(file, environ={setting.variable: shown.strip('"')})
         assert getattr(by_file, setting.field) == getattr(by_variable, setting.field)
+
+
+@pytest.mark.parametrize(
+    ("written", "servers"),
+    [
+        ('"192.0.2.1"', (("192.0.2.1", 53),)),
+        ('"192.0.2.1:5353, [2001:db8::1]:54"', (("192.0.2.1", 5353), ("2001:db8::1", 54))),
+        ('["2001:DB8::1", "[::1]"]', (("2001:db8::1", 53), ("::1", 53))),
+    ],
+)
+def test_name_servers(file: Path, written: str, servers: tuple[tuple[str, int], ...]) -> None:
+    assert loaded(file, f"nameserver = {written}").nameservers == servers
+
+
+@pytest.mark.parametrize(
+    "written", ['"dns.example"', '""', "[]", "5", '"192.0.2.1:0"', '"192.0.2.1:70000"', '["x"]']
+)
+def test_what_is_no_name_server(file: Path, written: str) -> None:
+    with pytest.raises(ConfigError, match=r"nameserver in .* must be an IP address"):
+        loaded(file, f"nameserver = {written}")
 
 
 def test_a_config_file_named_by_flag_or_variable_goes_over_the_places(tmp_path: Path) -> None:
@@ -227,6 +247,8 @@ def test_queues_carry_weights(file: Path) -> None:
         ("smtps://ann@x.org:p%40s%25@h", "smtps", "h", 465, "ann@x.org", "p@s%", "implicit"),
         ("smtps://ann:a:b/c?d#e@h", "smtps", "h", 465, "ann", "a:b/c?d#e", "implicit"),
         ("smtps://ann:@h", "smtps", "h", 465, "ann", "", "implicit"),
+        ("mx", "mx", "mx", 25, None, None, "may"),
+        ("MX:2525", "mx", "mx", 2525, None, None, "may"),
     ],
 )
 def test_relay_urls(
@@ -247,7 +269,9 @@ def test_relay_urls(
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("mx", "is not available yet in this release"),
+        ("mx:0", "the port in the relay's URL for mx is not from 1 to 65535"),
+        ("mx:70000", "the port in the relay's URL for mx is not from 1 to 65535"),
+        ("mx:", "a relay's URL begins with"),
         ("mail.example.com", "a relay's URL begins with smtp://"),
         ("ann:geheim@mail.example.com", "a relay's URL begins with smtp://"),
         ("smpt://h", "can't begin with smpt://.*did you mean smtp"),
