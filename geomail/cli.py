@@ -232,7 +232,7 @@ def _check(_given: Given, settings: Settings) -> int:
 
 
 def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], Sequence[str]]]]:
-    from geomail.delivery.announce import announce
+    from geomail.delivery.announce import announce, name_servers
 
     yield "Redis", partial(_look_at_redis, settings)
     hasty = replace(
@@ -243,6 +243,9 @@ def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], Sequence[str]
     )
     for relay in settings.relays.values():
         for member in relay.members:
+            if member.scheme == "mx":
+                yield f"relay {relay.name}: mx", partial(name_servers, settings)
+                continue
             name = f"relay {relay.name}: {member.scheme}://{member.host}:{member.port}"
             yield name, partial(announce, member, relay, hasty)
     if not settings.relays:

@@ -69,9 +69,9 @@ _ALSO = {
     "--relay": (
         "URL",
         (
-            "where to send: smtp://HOST:25, smtp+starttls://USER@HOST:587 or"
-            " smtps://USER@HOST:465; repeat it for hosts to try in order; the password belongs"
-            " in GEOMAIL_RELAY_PASSWORD"
+            "where to send: smtp://HOST:25, smtp+starttls://USER@HOST:587,"
+            " smtps://USER@HOST:465, or mx, straight to the recipients' hosts; repeat it for hosts"
+            " to try in order; the password belongs in GEOMAIL_RELAY_PASSWORD"
         ),
     ),
 }

@@ -86,7 +86,7 @@ def test_help_fits_a_terminal() -> None:
         (["rnu"], 2, "'rnu' is no command: did you mean run?"),
         (["run", "--retires", "3"], 2, "unknown option --retires: did you mean --retries?"),
         (["run"], 2, "no relay to send to: pass --relay smtp://HOST:25"),
-        (["run", "--relay", "mx"], 2, "not available yet in this release"),
+        (["run", "--relay", "mx", "--relay", "smtp://h"], 2, "mx is every domain's own hosts"),
         (["run", "--relay", "mail:25"], 2, "--relay: a relay's URL begins with smtp://"),
         (["run", "--relay", "smtps://a@h"], 2, "set GEOMAIL_RELAY_PASSWORD"),
         (["run", "--processes", "2"], 2, "no relay to send to: pass --relay smtp://HOST:25"),

@@ -9,9 +9,11 @@ import time
 import gevent
 
 from geomail.config import Member, Relay, Settings
+from geomail.delivery.site import Said
 from geomail.delivery.transport import Session, Terms
 
 _WATCH_S = 0.1
+_ASKED_FOR = "example.com"
 
 
 def announce(member: Member, relay: Relay, settings: Settings) -> list[str]:
@@ -38,6 +40,20 @@ def announce(member: Member, relay: Relay, settings: Settings) -> list[str]:
     finally:
         watchdog.kill()
         session.abandon()
+
+
+def name_servers(settings: Settings) -> list[str]:
+    """Ask the name servers for which the relay `mx` needs them; return a line for a person.
+
+    Raises ConnectionError with the reason when they answer nothing, ConfigError without any.
+    """
+    from geomail.delivery.nameservers import NameServers  # 50 ms, for this relay alone
+
+    began = time.monotonic()
+    answer = NameServers(settings.nameservers).mx(_ASKED_FOR)
+    if answer.said is Said.FAILED:
+        raise ConnectionError(f"the name servers don't answer: {answer.text}")
+    return [f"name servers: they answer, within {time.monotonic() - began:.3f} s"]
 
 
 def _watch(session: Session) -> None:

@@ -7,13 +7,14 @@ deadline of every session a few times a second; nothing else in a message's way 
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 
 from geomail.config import Settings
+from geomail.delivery.direct import Direct
 from geomail.delivery.lane import Delivery, Lane, Progress, Report, by_need
 from geomail.delivery.route import Route
 from geomail.delivery.sender import Sender
@@ -55,19 +56,30 @@ class Lanes:
         self._is_making_place = False
         self.lanes: list[Lane] = []
         self.routes: dict[str, Route] = {}
+        self.directs: dict[str, Direct] = {}
         self.configure(settings)
         self._watchdog = gevent.spawn(self._watch)
 
     def configure(self, settings: Settings) -> None:
         """Build the routes that `settings` name; a lane whose host stays keeps all it has learnt.
 
-        A lane that is no longer named finishes what it holds, and gets nothing new.
+        A lane that is no longer named finishes what it holds, and gets nothing new. Raises
+        ConfigError where a relay `mx` has no name server to ask; then nothing has changed.
         """
+        self.directs = {
+            relay.name: Direct(relay, settings, self, self.directs.get(relay.name))
+            for relay in settings.relays.values()
+            if relay.is_direct
+        }
         known = {(lane.terms.relay.name, lane.name): lane for lane in self.lanes}
         self.settings = settings
         self.routes = {}
         self.lanes = [lane for lane in self.lanes if lane.in_hand or lane.senders]
+        for direct in self.directs.values():
+            self.routes |= {direct.name: direct, **direct.routes}
         for relay in settings.relays.values():
+            if relay.is_direct:
+                continue
             lanes = []
             for member in relay.members:
                 terms = Terms(member, relay, settings)
@@ -88,7 +100,9 @@ class Lanes:
         if not self.bytes_to_take():
             return 0
         now = time.monotonic()
-        return sum(route.room(now) for route in self.routes.values())
+        if not self.directs:
+            return sum(route.room(now) for route in self.routes.values())
+        return sum(route.room(now) for route in self.routes.values() if route.is_whole)
 
     def bytes_to_take(self) -> int:
         """Return how many bytes of payloads may be taken at once now; 0: none at all.
@@ -102,9 +116,15 @@ class Lanes:
             return 0
         return min(free, self.settings.take_mb * 1_000_000)
 
+    def shown(self) -> str:
+        """Return all hosts that the settings name, for a log line."""
+        named = [lane.name for route in self.routes.values() for lane in route.lanes]
+        return ",".join([*dict.fromkeys(named), *("mx" for _ in self.directs)])
+
     def in_hand(self) -> int:
         """Return how many deliveries are ready or under way."""
-        return sum(lane.in_hand for lane in self.lanes)
+        searching = sum(direct.searching for direct in self.directs.values())
+        return searching + sum(lane.in_hand for lane in self.lanes)
 
     def want_more(self) -> None:
         """Wake a popper that waits for room: a lane runs low."""
@@ -123,6 +143,23 @@ class Lanes:
         is_told = self.news.wait(timeout_s)
         self.news.clear()
         return bool(is_told)
+
+    # ---- routes that come and go
+
+    def list_lanes(self, route: Route) -> None:
+        """Let a site's lanes have their share of the Pool."""
+        self.lanes += route.lanes
+
+    def list_lanes_no_more(self, routes: Iterable[Route]) -> None:
+        """Let the lanes of sites go; nothing is in hand there, and no connection is left."""
+        gone = {lane for route in routes for lane in route.lanes}
+        self.lanes[:] = [lane for lane in self.lanes if lane not in gone]
+
+    def searched(self, relay: str, domains: int) -> None:
+        """Note that so many domains of a relay `mx` are looked up no more."""
+        if relay in self.directs:
+            self.directs[relay].searching -= domains
+        self.news.set()
 
     # ---- who gets a sender
 
@@ -212,6 +249,8 @@ class Lanes:
         while True:
             gevent.sleep(_WATCH_S)
             now = time.monotonic()
+            for direct in self.directs.values():
+                direct.tidy(now)
             for lane in self.lanes:
                 for sender in tuple(lane.senders):
                     sender.check_deadline(now)

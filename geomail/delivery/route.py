@@ -1,8 +1,9 @@
 """Routes: which hosts a delivery may go to, in order.
 
-A route is a relay by its name. Its members are lanes; the first that is open and has room gets the
-delivery, so a later one serves while an earlier one backs off or is full. Where none can take it,
-the delivery is parked in Redis under the route's name, for whoever has room first.
+A route is a relay by its name, or one site of the relay `mx` (direct.py). Its members are lanes;
+the first that is open and has room gets the delivery, so a later one serves while an earlier one
+backs off or is full. Where none can take it, the delivery is parked in Redis under the route's
+name, for whoever has room first.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,13 +14,31 @@ from geomail.delivery.lane import Delivery, Lane
 class Route:
     """One relay: its name and its lanes, the preferred one first."""
 
-    __slots__ = ("closed_since", "is_held", "lanes", "name")
+    __slots__ = ("closed_since", "is_held", "lanes", "name", "relay", "used_at")
 
-    def __init__(self, name: str, lanes: Sequence[Lane]) -> None:
+    def __init__(self, name: str, lanes: Sequence[Lane], *, relay: str | None = None) -> None:
+        """`relay`: of which it is a part; None: it is a whole one."""
         self.name = name
+        self.relay = relay or name
+        self.used_at = 0.0
         self.lanes = tuple(lanes)
         self.closed_since: float | None = None
         self.is_held = False
+
+    @property
+    def is_whole(self) -> bool:
+        """True for a relay, False for one of its sites."""
+        return self.name == self.relay
+
+    @property
+    def is_busy(self) -> bool:
+        """True when something is ready or under way."""
+        return any(lane.in_hand for lane in self.lanes)
+
+    @property
+    def is_in_use(self) -> bool:
+        """True when it is busy, or has a connection left."""
+        return any(lane.in_hand or lane.senders for lane in self.lanes)
 
     def choose(self, now: float) -> Lane | None:
         """Return the lane that takes the next delivery at `now`, or None."""
@@ -33,6 +52,10 @@ class Route:
     def room(self, now: float) -> int:
         """Return how many more deliveries this route's lanes can use soon."""
         return 0 if self.is_held else sum(lane.room(now) for lane in self.lanes)
+
+    def refill(self, now: float) -> int:
+        """Return how many of those that are parked for this route may come."""
+        return self.room(now)
 
     def opens_in_s(self, now: float) -> float:
         """Return the seconds until one of the lanes may be tried again; 0 when one is open."""
@@ -65,4 +88,4 @@ class Route:
 
 def names(routes: Iterable[Route]) -> str:
     """Return the routes' names for a message to a person."""
-    return ", ".join(sorted(route.name for route in routes)) or "none"
+    return ", ".join(sorted({route.relay for route in routes})) or "none"

@@ -40,6 +40,11 @@ class Relay:
     token_file: str | None = None
     auth_in_clear: bool = False
 
+    @property
+    def is_direct(self) -> bool:
+        """Tell whether mail goes straight to the hosts of each recipient's domain."""
+        return any(member.scheme == "mx" for member in self.members)
+
     def tls_of(self, member: Member) -> Tls:
         """Return how TLS begins with `member`; "may": and it may be done without."""
         if member.tls == "implicit" or self.tls_required:
@@ -73,6 +78,10 @@ def _logins(relay: Relay) -> list[Member]:
 _Contradictions = tuple[tuple[Callable[[Relay], object], str], ...]
 
 _AMONG_KEYS: _Contradictions = (
+    (
+        lambda relay: relay.is_direct and len(relay.members) > 1,
+        "mx is every domain's own hosts, and can't stand beside others: leave one of them out",
+    ),
     (
         lambda relay: relay.ca_file and not relay.verify,
         "ca_file says whom to trust, and verify = false trusts anybody: leave one of them out",

@@ -4,6 +4,10 @@
     smtp+starttls://ann:pw@example.com    port 587, TLS required and verified
     smtps://ann:pw@example.com            port 465, TLS from the first byte, verified
     smtp://ann:pw@example.com             a login: TLS required and verified here too
+    mx                                    no host at all: straight to those of each recipient's
+                                          domain, clear, or TLS when offered, unverified
+    mx:2525                               the same at another port than 25, for trying it out: hosts
+                                          on this machine are spoken to as well
 
 The login is what stands before the last @ and is percent-encoded where it holds : or %. A password
 may come from the URL, from GEOMAIL_RELAY_PASSWORD (GEOMAIL_RELAY_<NAME>_PASSWORD for another relay
@@ -25,6 +29,7 @@ VARIABLES = ("GEOMAIL_RELAY", "GEOMAIL_RELAY_PASSWORD")
 Tls = Literal["may", "starttls", "implicit"]
 
 _PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
+_MX = re.compile(r"mx(?::(?P<port>[0-9]+))?", re.IGNORECASE)
 _URL = re.compile(
     r"""(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*) ://
         (?: (?P<login>.*) @ )?
@@ -40,7 +45,7 @@ _LONGEST_HOST, _LONGEST_LABEL = 253, 63  # RFC 1035 section 2.3.4, as text
 class Member:
     """One host of a relay, and as whom we speak to it."""
 
-    scheme: Literal["smtp", "smtp+starttls", "smtps"]
+    scheme: Literal["smtp", "smtp+starttls", "smtps", "mx"]
     host: str
     port: int
     user: str | None = None
@@ -51,7 +56,7 @@ class Member:
         """Return how TLS begins: when offered, by STARTTLS and never without, or at once."""
         if self.scheme == "smtps":
             return "implicit"
-        return "may" if self.scheme == "smtp" and self.user is None else "starttls"
+        return "may" if self.scheme in ("smtp", "mx") and self.user is None else "starttls"
 
     @property
     def verified(self) -> bool:
@@ -61,11 +66,8 @@ class Member:
 
 def parse_relay_url(url: str) -> Member:
     """Return what `url` says. Raises ConfigError, one line that never repeats the login."""
-    if url.strip() == "mx" or url.startswith("mx:"):
-        raise ConfigError(
-            "the relay mx (straight to the recipients' hosts) is not available yet in this release:"
-            " name a mail server, as smtp://HOST:25"
-        )
+    if mx := _MX.fullmatch(url.strip()):
+        return Member("mx", "mx", _port(mx["port"], "mx", "mx"))
     found = _URL.fullmatch(url.strip())
     if found is None:
         raise ConfigError(f"{_trouble(url)}: write smtp://HOST:PORT or smtps://USER@HOST")
@@ -141,7 +143,7 @@ def _ascii_host(text: str) -> str:
 
 
 def _port(text: str | None, scheme: str, host: str) -> int:
-    port = int(text) if text and len(text) < 6 else 0 if text else _PORTS[scheme]
+    port = int(text) if text and len(text) < 6 else 0 if text else _PORTS.get(scheme, 25)
     if not 1 <= port <= 65535:
         raise ConfigError(f"the port in the relay's URL for {host} is not from 1 to 65535")
     return port

@@ -1,6 +1,8 @@
 """Admission: from a slot that was taken to a delivery in a lane, or to the reason why not.
 
 can't be decoded, no route, no sender      dead, with a reason for the producer's author
+relay mx, and DNS has to be asked          waits for it, while all others go on
+relay mx, and more than one site           split in Redis, one part a site (sorting.py)
 expired, or older than max_age             dead
 not due yet (send_at)                      delayed; no try is counted
 more recipients than a transaction takes   split in Redis, before anything is sent
@@ -9,17 +11,21 @@ otherwise                                  into the ready queue of the first lan
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+import gevent
 import msgspec
 
 from geomail import log, metrics
 from geomail.config import Relay, Settings
+from geomail.delivery.direct import Direct
 from geomail.delivery.lane import Delivery, Lane
 from geomail.delivery.lanes import Lanes
 from geomail.delivery.pace import is_too_old
 from geomail.delivery.route import Route, names
+from geomail.delivery.site import Site, Unroutable
+from geomail.delivery.sites import Found
 from geomail.errors import ConfigError, PayloadError
 from geomail.job import Address, CallTask, Email, HttpTask, Job, decode
 from geomail.job.addresses import mailbox
@@ -29,7 +35,6 @@ from geomail.queue import (
     Duplicate,
     JobState,
     Park,
-    Part,
     Queue,
     Record,
     Release,
@@ -40,6 +45,7 @@ from geomail.queue import (
 from geomail.worker.clock import RedisClock
 from geomail.worker.settlement import since_ms
 from geomail.worker.settler import Settler
+from geomail.worker.sorting import Sorted, parts_of, record_of_sorted, sort
 
 DEFAULT_RELAY = "default"
 _FULL_AGAIN_S = 1.0
@@ -54,6 +60,7 @@ class Admission:
     ) -> None:
         self.parked: set[tuple[Queue, str]] = set()
         self._claiming: list[tuple[Slot, Job]] = []
+        self._searching: dict[int, tuple[Queue, Slot]] = {}
         self._lanes = lanes
         self._settler = settler
         self._clock = clock
@@ -109,9 +116,11 @@ class Admission:
                 log.info("duplicate", id=slot.id, label=job.label, dedupe_key=job.dedupe_key)
                 self._settler.add(queue, Duplicate(slot))
 
-    def _place(self, queue: Queue, slot: Slot, job: Job) -> None:
+    def _place(
+        self, queue: Queue, slot: Slot, job: Job, answers: Mapping[str, Found] | None = None
+    ) -> None:
         try:
-            found = self._admit(queue, slot, job)
+            found = self._admit(queue, slot, job, answers or {})
         except PayloadError as error:
             self._bury(queue, slot, str(error))
             return
@@ -147,10 +156,13 @@ class Admission:
         """Give a slot back untouched: it is taken first by whoever takes next."""
         self._settler.add(queue, Release(slot, slot.state))
 
-    def _admit(self, queue: Queue, slot: Slot, job: Job) -> tuple[Lane, Delivery] | None:
-        """Return lane and delivery, or None when the slot was settled.
+    def _admit(
+        self, queue: Queue, slot: Slot, job: Job, answers: Mapping[str, Found]
+    ) -> tuple[Lane, Delivery] | None:
+        """Return lane and delivery, or None when the slot was settled, or DNS is asked.
 
-        Raises PayloadError with the reason of a dead letter.
+        `answers`: what DNS was asked for this job already, by domain. Raises PayloadError with the
+        reason of a dead letter.
         """
         if not isinstance(job, Email):
             raise PayloadError(_not_yet(job))
@@ -170,14 +182,7 @@ class Admission:
         if sender is None and job.raw is None:
             raise PayloadError("no sender: the payload has no from; pass --from")
         recipients = slot.state.rcpt or job.recipients
-        if len(recipients) > self._settings.max_recipients:
-            self._split(queue, slot, recipients, self._settings.max_recipients)
-            return None
         now = time.monotonic()
-        lane = route.choose(now)
-        if lane is None:
-            self._park(queue, slot, route.name, now)
-            return None
         delivery = Delivery(
             queue,
             slot,
@@ -186,7 +191,98 @@ class Admission:
             sender=sender or Address(""),
             route=route.name,
         )
+        if isinstance(route, Direct):
+            site = self._one_site(route, delivery, answers, now)
+            if site is None:
+                return None
+            route = site
+            delivery.route = route.name
+        if len(recipients) > self._settings.max_recipients:
+            self._split(queue, slot, recipients, self._settings.max_recipients)
+            return None
+        lane = route.choose(now)
+        if lane is None:
+            if route.relay in self._lanes.directs:
+                self._lanes.directs[route.relay].note_met(now)
+            self._park(queue, slot, route.name, now)
+            return None
         return lane, delivery
+
+    # ---- straight to the recipients' hosts
+
+    def _one_site(
+        self, direct: Direct, delivery: Delivery, answers: Mapping[str, Found], now: float
+    ) -> Route | None:
+        """Return the route to the one site of all recipients.
+
+        None: there are several or none, which is settled, or DNS has to be asked first.
+        """
+        queue, slot = delivery.queue, delivery.slot
+        if direct.is_held:
+            self._park(queue, slot, direct.name, now)
+            return None
+        found, unknown = sort(
+            delivery.recipients,
+            lambda domain: answers.get(domain) or direct.sites.known(domain),
+            redirect_to=self._settings.redirect_to,
+        )
+        if unknown:
+            self._ask(direct, delivery, unknown, answers, now)
+            return None
+        where = next(iter(found))
+        if len(found) == 1 and isinstance(where, Site):
+            return direct.route_to(where, now)
+        record = record_of_sorted(
+            delivery,
+            found,
+            settings=self._settings,
+            now_ms=self._clock.now_ms(),
+            chance=self._lanes.chance(),
+        )
+        _tell(delivery, found, record)
+        self._settler.add(queue, record)
+        return None
+
+    def _ask(
+        self,
+        direct: Direct,
+        delivery: Delivery,
+        domains: set[str],
+        answers: Mapping[str, Found],
+        now: float,
+    ) -> None:
+        if not direct.begin_search(domains):
+            direct.note_met(now)
+            self._park(delivery.queue, delivery.slot, direct.name, now)
+            return
+        self._searching[id(delivery)] = delivery.queue, delivery.slot
+        self._lanes.bytes_in_hand += delivery.slot.weight
+        gevent.spawn(self._find, direct, delivery, domains, answers)
+
+    def _find(
+        self, direct: Direct, delivery: Delivery, domains: set[str], answers: Mapping[str, Found]
+    ) -> None:
+        queue, slot = delivery.queue, delivery.slot
+        found: dict[str, Found] | Exception
+        try:
+            found = direct.find(domains)
+        except Exception as error:  # noqa: BLE001 - the top of a greenlet
+            found = error
+        self._lanes.bytes_in_hand -= slot.weight
+        if self._searching.pop(id(delivery), None) is None:
+            return  # given back meanwhile
+        if isinstance(found, Exception):
+            self._postpone(queue, slot, found)
+        else:
+            self._place(queue, slot, delivery.email, {**answers, **found})
+
+    def stop_searching(self) -> None:
+        """Give back what waits for DNS."""
+        for queue, slot in self._searching.values():
+            self.release(queue, slot)
+        self._searching.clear()
+
+    # ---- settled at once
 
     def _check_age(self, slot: Slot, job: Email, route: Route, now_ms: int) -> None:
         max_age_s = self._settings.max_age_s
@@ -195,12 +291,8 @@ class Admission:
             raise PayloadError(f"older than {max_age_s:g} s: {why}")
 
     def _split(self, queue: Queue, slot: Slot, recipients: Sequence[str], most: int) -> None:
-        parts = [
-            Part(msgspec.structs.replace(slot.state, rcpt=list(recipients[i : i + most])), "slot")
-            for i in range(0, len(recipients), most)
-        ]
         metrics.count("split")
-        self._settler.add(queue, Split(slot, parts))
+        self._settler.add(queue, Split(slot, parts_of(slot, recipients, most)))
 
     def _park(self, queue: Queue, slot: Slot, name: str, now: float) -> None:
         route = self._lanes.routes.get(name)
@@ -218,6 +310,16 @@ class Admission:
         metrics.count("dead")
         log.warning("dead", id=slot.id, why=reason)
         self._settler.add(queue, Dead(slot, _dead_state(slot, reason, self._clock.now_ms())))
+
+
+def _tell(delivery: Delivery, found: Sorted, record: Record) -> None:
+    """Log and count what DNS has settled."""
+    what = {Retry: "deferred", Dead: "dead"}.get(type(record), "split")
+    metrics.count(what)
+    refused = [str(where) for where in found if isinstance(where, Unroutable)]
+    if refused:
+        again_in_s = record.due_in_ms / 1000 if isinstance(record, Retry) else None
+        log.info(what, id=delivery.slot.id, phase="dns", why=refused[0], again_in_s=again_in_s)
 
 
 def _may_be_split(job: Job) -> bool:

@@ -132,7 +132,7 @@ class Worker:
         log.info(
             "running",
             lists=",".join(queue.name for queue in self._queues),
-            relays=",".join(lane.name for lane in self.lanes.lanes),
+            relays=self.lanes.shown(),
             concurrency=self.settings.concurrency,
         )
         if self._parent is not None:
@@ -180,7 +180,7 @@ class Worker:
     def _obey(self) -> None:
         """Hold the relays, and the lists, that people have said to hold; let the others go on."""
         held = {name for queue in self._queues for kind, name in queue.held if kind == "relay"}
-        for route in self.lanes.routes.values():
+        for route in [route for route in self.lanes.routes.values() if route.is_whole]:
             if route.is_held != (route.name in held):
                 log.info("held" if route.name in held else "resumed", relay=route.name)
                 self._on_stranded(route.hold(on=route.name in held))
@@ -272,6 +272,7 @@ class Worker:
             settings = self.settings.again()
             require_relays(settings)
             self.admission.configure(settings)
+            self.lanes.configure(settings)
         except GeomailError as error:
             log.error("reload_failed", why=str(error), hint="the old settings stay in force")
             return
@@ -281,9 +282,8 @@ class Worker:
         if unheard:
             log.warning("needs_a_restart", settings=",".join(unheard))
         self.settings = self.settler.settings = settings
-        self.lanes.configure(settings)
         self._obey()
-        log.info("reloaded", relays=",".join(lane.name for lane in self.lanes.lanes))
+        log.info("reloaded", relays=self.lanes.shown())
 
     # ---- the end
 
@@ -303,6 +303,7 @@ class Worker:
         if self._popping is not None:
             self._popping.join(timeout=margin_s)
         self._release(self.lanes.stop())
+        self.admission.stop_searching()
         left_s = max(0.0, deadline - margin_s - time.monotonic())
         self._release(self.lanes.join(left_s, last_s=min(margin_s, left_s / 4)))
         if self.settler.wait_until_idle(deadline - time.monotonic()):

@@ -73,6 +73,7 @@ class Popper:
         self._waiters: dict[Queue, gevent.Greenlet[..., None]] = {}
         self._next_due_ms: int | None = None
         self._suspects: set[Queue] = set()
+        self._due: set[tuple[Queue, str]] = set()
         self._make_way_until = 0.0
 
     def run(self) -> None:
@@ -164,8 +165,10 @@ class Popper:
         now = time.monotonic()
         for queue, name in tuple(self._admission.parked):
             route = self._lanes.routes.get(name)
+            if route is None and self._is_not_due(queue, name):
+                continue
             # What is parked for a relay that nobody names any more is taken to be judged.
-            wanted = min(route.room(now) if route is not None else room, room - taken)
+            wanted = min(route.refill(now) if route is not None else room, room - taken)
             if wanted > 0 and self._may_take(queue):
                 calls = self._calls
                 got = self._take(queue, wanted, route=name)
@@ -175,6 +178,16 @@ class Popper:
                     self._admission.parked.discard((queue, name))
                 taken += got
         return taken
+
+    def _is_not_due(self, queue: Queue, name: str) -> bool:
+        """Return whether a site that is forgotten has to wait until Redis says that it is due."""
+        if name.partition("/")[0] not in self._lanes.directs:
+            return False
+        if (queue, name) in self._due:
+            self._due.discard((queue, name))
+            return False
+        self._admission.parked.discard((queue, name))
+        return True
 
     def _makes_way(self) -> bool:
         """Return whether to take nothing for now, so that a suspect can be taken alone."""
@@ -212,7 +225,9 @@ class Popper:
             self._next_due_ms = min(known, batch.next_due_ms) if known else batch.next_due_ms
         if batch.suspects_waiting:
             self._suspects.add(queue)
-        self._admission.parked.update((queue, route) for route in batch.routes_due)
+        due = {(queue, route) for route in batch.routes_due}
+        self._due |= {pair for pair in due if pair[1] not in self._lanes.routes}
+        self._admission.parked |= due
 
     def _look_for_parked(self) -> None:
         for queue in self._queues:

@@ -1,0 +1,203 @@
+"""Direct: the relay `mx`, which is no host of ours but every domain's own.
+
+A recipient's domain has a site (site.py), and each site a route of its own under the name
+RELAY/SITE, with one lane for each of its hosts, in the order of preference. A route is made when
+mail for it comes, and is given back: at once listed no more among those that share the Pool, when
+nothing is in hand and no connection is left; forgotten when it was not used for five minutes and
+its hosts are well, or when there are too many. So what 100,000 domains with one mail each leave
+behind is bounded; what a forgotten host had refused is not known any more.
+
+As a route the relay itself has room as long as few enough sites have work. It takes no mail into a
+lane: what can't be looked up at once, as too many domains are already, waits in Redis under its
+name, and what a site has no place for waits under the site's. More than 500 of those a second are
+met in vain only for what goes to sites that have room.
+"""
+
+import random
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import gevent
+
+from geomail.config import Member, Relay, Settings
+from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.route import Route
+from geomail.delivery.site import Site
+from geomail.delivery.sites import Found, Sites
+from geomail.delivery.terms import Terms, own_name
+
+if TYPE_CHECKING:
+    from geomail.delivery.lanes import Lanes
+
+MOST_ROUTES = 2_000  # 7 KB each with two hosts
+_HOSTS_TRIED = 4
+_MOST_SEARCHES = 256
+_FEWEST_SITES = 64
+_FORGET_S = 300.0
+_TIDY_EVERY_S = 10.0
+_MOST_MET = 500
+_SMTP_PORT = 25
+
+
+class Direct(Route):
+    """One relay `mx`: its sites, and the routes to those that mail was for lately."""
+
+    __slots__ = (
+        "_house",
+        "_listed",
+        "_met",
+        "_met_at",
+        "_port",
+        "_relay",
+        "_settings",
+        "_tidy_at",
+        "routes",
+        "searching",
+        "sites",
+    )
+
+    def __init__(
+        self, relay: Relay, settings: Settings, house: "Lanes", before: "Direct | None"
+    ) -> None:
+        """Take over what was learnt `before`, under the settings that were in force then.
+
+        Raises ConfigError where there is no name server to ask.
+        """
+        super().__init__(relay.name, ())
+        self._relay = relay
+        self._port = relay.members[0].port
+        self._settings = settings
+        self._house = house
+        self.searching: int = before.searching if before else 0  # domains
+        self._tidy_at = 0.0
+        self._met, self._met_at = 0, 0.0
+        self.routes: OrderedDict[str, Route] = OrderedDict()
+        self._listed: dict[str, Route] = {}
+        is_as_before = before is not None and before._asks_as(self)
+        self.sites: Sites = before.sites if before and is_as_before else self._make_sites()
+        if before and before._port == self._port:
+            self._take_over(before)
+
+    def _asks_as(self, other: "Direct") -> bool:
+        mine, others = (
+            (each._port, each._settings.nameservers, own_name(each._relay, each._settings))
+            for each in (self, other)
+        )
+        return mine == others
+
+    def _make_sites(self) -> Sites:
+        from geomail.delivery.nameservers import NameServers  # 50 ms, for this relay alone
+
+        return Sites(
+            NameServers(self._settings.nameservers),
+            ours=[own_name(self._relay, self._settings)],
+            is_at_home=self._port != _SMTP_PORT,
+        )
+
+    def _take_over(self, before: "Direct") -> None:
+        self.is_held, self.routes = before.is_held, before.routes
+        self._listed = {name: each for name, each in before._listed.items() if each.is_in_use}
+        for route in self.routes.values():
+            for lane in route.lanes:
+                lane.terms = self._terms(lane.terms.member.host)
+
+    # ---- as a route
+
+    def room(self, now: float) -> int:
+        """Return how many more deliveries may come for sites that are known or not."""
+        if self.is_held:
+            return 0
+        known = sum(route.room(now) for route in self._listed.values())
+        has_met_many = self._met >= _MOST_MET and now < self._met_at + 1.0
+        return known if has_met_many else known + max(0, self._most_sites() - self._busy())
+
+    def refill(self, now: float) -> int:  # noqa: ARG002 a relay's
+        """Return how much of what waits to be looked up may come."""
+        return 0 if self.is_held else max(0, _MOST_SEARCHES - self.searching)
+
+    def opens_in_s(self, now: float) -> float:  # noqa: ARG002 a relay's
+        """Return 0: what waits here waits for room alone."""
+        return 0.0
+
+    def is_closed(self, now: float) -> bool:  # noqa: ARG002 a relay's
+        """Return False: there is always another host."""
+        return False
+
+    def hold(self, *, on: bool) -> list[Delivery]:
+        """Hold all sites, or let them go on; return the deliveries that have to leave."""
+        self.is_held = on
+        return [left for route in self.routes.values() for left in route.hold(on=on)]
+
+    def _most_sites(self) -> int:
+        return max(_FEWEST_SITES, 2 * self._settings.concurrency)
+
+    def _busy(self) -> int:
+        return sum(1 for route in self._listed.values() if route.is_busy)
+
+    # ---- sites
+
+    def begin_search(self, domains: set[str]) -> bool:
+        """Return whether these domains may be looked up now: then `find` is called for them."""
+        if self.searching >= _MOST_SEARCHES:
+            return False
+        self.searching += len(domains)
+        return True
+
+    def find(self, domains: set[str]) -> dict[str, Found]:
+        """Return where the mail of each domain goes; waits for DNS."""
+        try:
+            asked = {domain: gevent.spawn(self.sites.find, domain) for domain in domains}
+            gevent.joinall(list(asked.values()))
+        finally:
+            self._house.searched(self.name, len(domains))
+        return {domain: each.get() for domain, each in asked.items()}
+
+    def route_to(self, site: Site, now: float) -> Route:
+        """Return the route to `site`, made where there is none."""
+        name = f"{self.name}/{site.name}"
+        route = self.routes.get(name)
+        if route is None:
+            hosts = site.in_order(random.getrandbits(64))[:_HOSTS_TRIED]
+            route = Route(name, [self._lane(host) for host in hosts], relay=self.name)
+            self.routes[name] = self._house.routes[name] = route
+        if name not in self._listed:
+            self._listed[name] = route
+            self._house.list_lanes(route)
+        route.used_at = now
+        self.routes.move_to_end(name)
+        return route
+
+    def note_met(self, now: float) -> None:
+        """Note that mail was met that its own route has no place for: it goes to Redis again."""
+        if now >= self._met_at + 1.0:
+            self._met, self._met_at = 0, now
+        self._met += 1
+
+    def tidy(self, now: float) -> None:
+        """Give back what is not in use."""
+        quiet = [route for route in self._listed.values() if not route.is_in_use]
+        if quiet:
+            for route in quiet:
+                del self._listed[route.name]
+            self._house.list_lanes_no_more(quiet)
+        if now >= self._tidy_at or len(self.routes) > MOST_ROUTES:
+            self._tidy_at = now + _TIDY_EVERY_S
+            self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        for name, route in list(self.routes.items()):
+            has_time = now < route.used_at + _FORGET_S
+            if has_time and len(self.routes) <= MOST_ROUTES:
+                break
+            is_well = all(lane.is_well for lane in route.lanes)
+            if name not in self._listed and (is_well or len(self.routes) > MOST_ROUTES):
+                del self.routes[name], self._house.routes[name]
+
+    def _lane(self, host: str) -> Lane:
+        lane = Lane(self._terms(host), self._house)
+        lane.is_warned = True  # nobody is verified here, which is nobody's mistake
+        return lane
+
+    def _terms(self, host: str) -> Terms:
+        member = Member("mx", host, self._port)
+        return Terms(member, self._relay, self._settings, directory=self.sites.addresses)
