@@ -29,6 +29,7 @@ from typing import Any, NoReturn, cast
 import hiredis
 from redis import exceptions as refusals
 from redis.backoff import NoBackoff
+from redis.connection import SSLConnection, UnixDomainSocketConnection
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
@@ -75,8 +76,14 @@ _ADVICE = {
     "WRONG_VERSION_NUMBER": "it does not speak TLS: use redis://",
     "unknown command": "it is not what the URL says",
     "cluster support disabled": "it is no cluster: use redis://",
+    "called without any password configured": "it has no password: leave it out of the URL",
     "WRONGTYPE": "some other program uses that key: choose another queue name",
 }
+# Of a first connection: what a server that speaks the other of TLS and plain text does with it.
+_PLAIN_HUNG_UP = re.compile(r"Connection reset by peer|Connection closed by server|Broken pipe")
+_TLS_WAITS = re.compile(r"Timeout connecting|timed out|UNEXPECTED_EOF")
+_IF_TLS = "if that Redis speaks TLS, write rediss: in place of redis:"
+_IF_PLAIN = "if that Redis does not speak TLS, write redis: in place of rediss:"
 # Its own annotation says one argument.
 _pack: Callable[[Sequence[Word]], bytes] = cast("Any", hiredis.pack_command)
 
@@ -132,6 +139,15 @@ class Link:
             first.close()
         for place in places:
             self._probe_one(Connection(self, "probe", place))
+
+    def doubt_of_tls(self, text: str) -> str | None:
+        """Return advice when a first connection failed as it does where the URL is wrong on TLS."""
+        wire = self._address.wire
+        if issubclass(wire, UnixDomainSocketConnection):
+            return None
+        if issubclass(wire, SSLConnection):
+            return _IF_PLAIN if _TLS_WAITS.search(text) else None
+        return _IF_TLS if _PLAIN_HUNG_UP.search(text) else None
 
     def _probe_one(self, connection: "Connection") -> None:
         try:
@@ -362,7 +378,8 @@ class Connection:
         self._place.doubt(self._node, error)
         if not patient and self._is_final(error):
             self._refuse(error)
-        self._place.news.complain(self.role, text_of(error))
+        advice = self._link.doubt_of_tls(text_of(error)) if self.is_new else None
+        self._place.news.complain(self.role, text_of(error), advice)
 
     def _is_final(self, error: Exception) -> bool:
         if _PASSES.search(text_of(error)):

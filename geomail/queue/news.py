@@ -21,14 +21,15 @@ class News:
         self._complained_at = float("-inf")
         self._is_told = False
 
-    def complain(self, role: str, text: str) -> None:
-        """Say that Redis is away, unless that was said a short time ago."""
+    def complain(self, role: str, text: str, advice: str | None = None) -> None:
+        """Say that Redis is away, and what to try, unless that was said a short time ago."""
         now = time.monotonic()
         if self.away_since is None:
             self.away_since = now
         if now - self._complained_at >= _COMPLAIN_EVERY_S:
             self._complained_at, self._is_told = now, True
-            log.warning("redis_away", redis=self._label, role=role, error=text)
+            more = {"advice": advice} if advice else {}
+            log.warning("redis_away", redis=self._label, role=role, error=text, **more)
 
     def rejoice(self) -> None:
         """Say that Redis is back, if it was said to be away."""

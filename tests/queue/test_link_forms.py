@@ -102,6 +102,30 @@ def test_tls_of_somebody_else(tls_server: TlsServer) -> None:
     Link(f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none").probe()
 
 
+def test_first_connection_says_what_to_try_when_tls_meets_plain_text(
+    tls_server: TlsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (port,) = free_ports(1)
+    plain = RedisServer(find_binary("7"), tmp_path, "--port", str(port))
+    advice = {
+        f"redis://127.0.0.1:{tls_server.port}": "speaks TLS, write rediss:",
+        f"redis+sentinel://127.0.0.1:{tls_server.port}/m": "speaks TLS, write rediss:",
+        f"rediss://127.0.0.1:{port}": "does not speak TLS, write redis:",
+        f"rediss+cluster://127.0.0.1:{port}": "does not speak TLS, write redis:",
+    }
+    try:
+        for url, words in advice.items():
+            for is_new in (True, False):
+                caplog.clear()
+                connection = Link(url, connect_timeout_s=0.5).open("probe")
+                connection.is_new = is_new
+                assert connection.attempt("PING", timeout_s=5) is None
+                assert "redis_away" in caplog.text
+                assert (words in caplog.text) == is_new
+    finally:
+        plain.kill()
+
+
 def test_tls_with_certificates_of_clients(tmp_path: Path) -> None:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
