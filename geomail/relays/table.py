@@ -148,6 +148,9 @@ class Reader:
         return tuple(_with_password(member, password) for member in members)
 
     def _own_hosts(self, name: str, table: Table) -> tuple[Member, ...]:
+        if {"url", "urls"} <= table.keys():
+            where = f"[relay.{name}] in {self.place}"
+            raise ConfigError(f"{where}: url and urls say the same: leave one of them out")
         key = "url" if "url" in table else "urls"
         members = [_at(self._where(name, "url"), url) for url in self._value(name, table, key)]
         password = self._password(name)

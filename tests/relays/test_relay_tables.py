@@ -135,6 +135,11 @@ def test_a_token_beside_a_password_in_a_variable_is_refused(file: Path) -> None:
     assert "geheim" not in str(raised.value)
 
 
+def test_hosts_stand_in_one_place(file: Path) -> None:
+    with pytest.raises(ConfigError, match="url and urls say the same: leave one of them out"):
+        relay_of(file, "urls = ['smtps://other']")
+
+
 def test_a_variable_that_is_empty_is_no_password(file: Path) -> None:
     environ = {"GEOMAIL_RELAY_PASSWORD": ""}
     assert settings_of(file, "token_file = '/t'", environ=environ).relays["default"].token_file
