@@ -162,7 +162,11 @@ class Reader:
 
     def _password(self, name: str) -> str | None:
         """Return the password in the relay's variable; an empty one says nothing."""
-        return self.environ.get(password_variable(name)) or None
+        variable = password_variable(name)
+        password = self.environ.get(variable) or None
+        if password is not None and password != password.rstrip():
+            self.warnings.append(f"{variable} ends in a space or a line end: is that meant?")
+        return password
 
     def _without_entrusted(self, name: str, table: Table) -> Table:
         left_out = [key for key in _ENTRUSTED if key in table]

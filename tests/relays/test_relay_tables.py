@@ -150,6 +150,15 @@ def test_a_variable_that_is_empty_is_no_password(file: Path) -> None:
     assert member.password is None
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
+def test_a_password_with_a_line_end_is_taken_and_pointed_out(file: Path, end: str) -> None:
+    environ = {"GEOMAIL_RELAY_PASSWORD": f"geheim{end}"}
+    settings = settings_of(file, "", environ=environ)
+    assert settings.relays["default"].members[0].password == f"geheim{end}"
+    (warning,) = settings.warnings
+    assert warning == "GEOMAIL_RELAY_PASSWORD ends in a space or a line end: is that meant?"
+
+
 @pytest.mark.parametrize("key", ["token_file", "key_file", "password"])
 def test_a_secret_that_can_not_be_meant_is_not_repeated(file: Path, key: str) -> None:
     text = f'{key} = """-----BEGIN PRIVATE KEY-----\ngeheim{"A" * 40}"""'
