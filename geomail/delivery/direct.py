@@ -1,7 +1,9 @@
 """Direct: the relay `mx`, which is no host of ours but every domain's own.
 
 A recipient's domain has a site (site.py), and each site a route of its own under the name
-RELAY/SITE, with one lane for each of its hosts, in the order of preference. A route is made when
+RELAY/SITE, with one lane for each of its hosts. Mail goes to those preferred most, the least laden
+of equals first; to the next ones only when those can't be reached, and not when they are full: a
+host of lower preference is there for when others fail (RFC 5321 section 5.1). A route is made when
 mail for it comes, and is given back: at once listed no more among those that share the Pool, when
 nothing is in hand and no connection is left; forgotten when it was not used for five minutes and
 its hosts are well, or when there are too many. So what 100,000 domains with one mail each leave
@@ -15,6 +17,7 @@ met in vain only for what goes to sites that have room.
 
 import random
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import gevent
@@ -37,6 +40,40 @@ _FORGET_S = 300.0
 _TIDY_EVERY_S = 10.0
 _MOST_MET = 500
 _SMTP_PORT = 25
+
+
+class SiteRoute(Route):
+    """The lanes of a site's hosts, with their ranks: the lower the rank, the more preferred."""
+
+    __slots__ = ("_ranked",)
+
+    def __init__(
+        self, name: str, lanes: Sequence[Lane], ranks: Sequence[int], *, relay: str
+    ) -> None:
+        super().__init__(name, lanes, relay=relay)
+        by_rank: dict[int, list[Lane]] = {}
+        for rank, lane in zip(ranks, lanes, strict=True):
+            by_rank.setdefault(rank, []).append(lane)
+        self._ranked = tuple(by_rank.values())
+
+    def choose(self, now: float) -> Lane | None:
+        """Return the lane that takes the next delivery at `now`, or None."""
+        able = [lane for lane in self._able(now) if lane.has_place(now)]
+        return min(able, key=lambda lane: lane.in_hand, default=None)
+
+    def room(self, now: float) -> int:
+        """Return how many more deliveries the hosts can use soon whose turn it is."""
+        return sum(lane.room(now) for lane in self._able(now))
+
+    def _able(self, now: float) -> list[Lane]:
+        """Return the lanes of the rank whose turn it is.
+
+        A rank is passed over when its hosts can't be reached; with a place for a probe it is not.
+        """
+        for lanes in () if self.is_held else self._ranked:
+            if any(lane.is_open(now) and (lane.is_well or lane.has_place(now)) for lane in lanes):
+                return lanes
+        return []
 
 
 class Direct(Route):
@@ -158,7 +195,8 @@ class Direct(Route):
         route = self.routes.get(name)
         if route is None:
             hosts = site.in_order(random.getrandbits(64))[:_HOSTS_TRIED]
-            route = Route(name, [self._lane(host) for host in hosts], relay=self.name)
+            ranks = [next(r for r, group in enumerate(site.groups) if h in group) for h in hosts]
+            route = SiteRoute(name, [self._lane(h) for h in hosts], ranks, relay=self.name)
             self.routes[name] = self._house.routes[name] = route
         if name not in self._listed:
             self._listed[name] = route

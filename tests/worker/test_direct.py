@@ -155,6 +155,46 @@ def test_the_next_host_takes_what_the_first_one_does_not(place: Place, town: Tow
     assert town.took("mx.b.example") == {f"u{i}@two.example": 1 for i in range(30)}
 
 
+def test_the_next_host_is_not_for_what_the_first_one_will_take(place: Place, town: Town) -> None:
+    town.domain("two.example", "mx.a.example", "mx.b.example")
+    place.push(*[mail(f"u{i}@two.example") for i in range(500)])
+    worker(place, town, concurrency=1)
+    all_settled(place)
+    assert town.sinks["mx.a.example"].count == 500
+    assert town.sinks["mx.b.example"].count == 0
+
+
+def test_equal_hosts_share_the_mail(place: Place, town: Town) -> None:
+    town.dns.add("even.example 300 MX 5 mx.a.example.")
+    town.dns.add("even.example 300 MX 5 mx.b.example.")
+    place.push(*[mail(f"u{i}@even.example") for i in range(500)])
+    worker(place, town)
+    all_settled(place)
+    counts = [sink.count for sink in town.sinks.values()]
+    assert sum(counts) == 500
+    assert min(counts) > 100
+
+
+def test_the_first_host_is_gone_back_to(place: Place, town: Town) -> None:
+    town.domain("two.example", "mx.a.example", "mx.b.example")
+    gone = town.sinks["mx.a.example"]
+    gone.stop()
+    place.push(mail("x@two.example"))
+    worker(place, town)
+    all_settled(place)
+    gone.start()
+    numbers = iter(range(10_000))
+
+    def has_come_back() -> bool:
+        place.push(mail(f"u{next(numbers)}@two.example"))
+        return gone.count > 3
+
+    until(has_come_back, within_s=WITHIN_S)
+    all_settled(place)
+    # One probes a host that was away, and the others don't wait for it.
+    assert town.sinks["mx.b.example"].count + gone.count == next(numbers) + 1
+
+
 def test_a_host_without_an_address_is_passed_over(place: Place, town: Town) -> None:
     town.domain("half.example", "gone.example", "mx.a.example")
     place.push(mail("x@half.example"))
