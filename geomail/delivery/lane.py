@@ -47,6 +47,7 @@ DEPTH = 8  # deliveries a connection; with BDAT that many windows:
 _WINDOWS = 3  # one is under way, more is asked for when half are gone, and that takes a moment
 _OVERFLOW = 4
 _SHORTEST_PAUSE_S = 1.0
+_LONGEST_ASKED_S = 3600.0  # a probe an hour harms no host, and one odd reply stops no relay
 
 
 class Delivery:
@@ -169,6 +170,20 @@ class Lane:
         """Return whether one more delivery may wait here; some more than `room()` says."""
         most = 1 if self._is_probing() else self._wanted() * _OVERFLOW
         return self.is_open(now) and self._under_way() < most
+
+    @property
+    def has_window_full(self) -> bool:
+        """True when no more connections may be made than there are.
+
+        Those from before the last failure don't count while the host is not well: they may wait for
+        an answer that never comes, and stand in no probe's way.
+        """
+        if len(self.senders) < self.window.size:
+            return False
+        if self.is_well:
+            return True
+        later = sum(sender.began >= self.last_failure_at for sender in self.senders)
+        return later >= self.window.size
 
     def pipeline(self, now: float) -> Pipeline:
         """Return how far commands may be sent ahead of replies: as set, or as learnt down."""
@@ -304,9 +319,11 @@ class Lane:
         """The host failed an attempt that began at `began`: close the lane for a while.
 
         Attempts that were under way together fail together, and count once; so do connections
-        that end while the lane is closed already. `at_least_s`: what the host has asked for.
+        that end while the lane is closed already. `at_least_s`: what the host has asked for, of
+        which an hour is granted.
         """
         now = time.monotonic()
+        at_least_s = min(at_least_s, _LONGEST_ASKED_S)
         self.last_error = text
         if began < self.last_failure_at or self.backoff.is_closed(now):
             if at_least_s and self.backoff.extend(now + at_least_s):
@@ -352,21 +369,22 @@ class Lane:
         self.live += 1
         self.most_mails = self.habits.messages(now) or sys.maxsize
 
-    def note_end(self, messages: int, *, is_said: bool = False) -> None:
+    def note_end(self, messages: int, *, began: float, is_said: bool = False) -> None:
         """Note that the host ended a connection after `messages`, perhaps saying that for this."""
         metrics.count("connections_used_up")
-        self._note_messages(messages, is_said=is_said)
+        self._note_messages(messages, began=began, is_said=is_said)
 
-    def note_idle_end(self, pause_s: float, messages: int) -> None:
+    def note_idle_end(self, pause_s: float, messages: int, *, began: float) -> None:
         """Note that the host ended a connection that was idle for `pause_s`, after `messages`."""
         metrics.count("connections_stale")
         if pause_s < _SHORTEST_PAUSE_S:
-            self._note_messages(messages)
+            self._note_messages(messages, began=began)
         else:
             self.habits.note_idle_end(time.monotonic(), pause_s)
 
-    def _note_messages(self, messages: int, *, is_said: bool = False) -> None:
-        if self.habits.note_end(time.monotonic(), messages, is_said=is_said):
+    def _note_messages(self, messages: int, *, began: float, is_said: bool = False) -> None:
+        now = time.monotonic()
+        if self.habits.note_end(now, messages, began=began, is_said=is_said):
             log.info("messages_a_connection", host=self.name, learnt=messages)
 
 

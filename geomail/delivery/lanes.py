@@ -183,7 +183,7 @@ class Lanes:
 
     def _may_have_one_more(self, lane: Lane) -> bool:
         senders = len(lane.senders)
-        if senders >= lane.window.size or lane.backoff.is_closed(time.monotonic()):
+        if lane.has_window_full or lane.backoff.is_closed(time.monotonic()):
             return False
         if senders >= self.share:
             return False

@@ -80,7 +80,14 @@ class Window:
 class Habits:
     """When a host ends its connections by itself. Times are seconds of any monotonic clock."""
 
-    __slots__ = ("_last_count", "_messages", "_messages_until", "_pause_s", "_pause_until")
+    __slots__ = (
+        "_last_count",
+        "_messages",
+        "_messages_until",
+        "_pause_s",
+        "_pause_until",
+        "_seen_at",
+    )
 
     def __init__(self) -> None:
         self._pause_s = 0.0
@@ -88,6 +95,7 @@ class Habits:
         self._messages = 0
         self._messages_until = 0.0
         self._last_count = 0
+        self._seen_at = 0.0  # that count, at first
 
     def note_idle_end(self, now: float, pause_s: float) -> None:
         """Note that the host ended a connection that had been idle for `pause_s`.
@@ -98,15 +106,20 @@ class Habits:
             self._pause_s = pause_s
             self._pause_until = now + LEARNT_S
 
-    def note_end(self, now: float, messages: int, *, is_said: bool = False) -> bool:
+    def note_end(self, now: float, messages: int, *, began: float, is_said: bool = False) -> bool:
         """Note that the host ended a connection after `messages`; return whether that is news.
 
-        It is learnt from two ends in a row at the same number, or from one where the host has said
-        (`is_said`) that this was the reason.
+        It is learnt from two ends in a row at the same number, where the second connection `began`
+        behind the first one's end: a host that goes down ends all it has in one moment, and they
+        may well have carried as many. Or from one where the host has said (`is_said`) that this was
+        the reason.
         """
-        is_learnt = messages > 0 and (is_said or messages == self._last_count)
-        self._last_count = messages
-        if not is_learnt:
+        if messages != self._last_count:
+            self._last_count, self._seen_at = messages, now
+            is_again = False
+        else:
+            is_again = began >= self._seen_at
+        if messages == 0 or not (is_said or is_again):
             return False
         is_news = self.messages(now) != messages
         self._messages = messages

@@ -69,7 +69,8 @@ class Reckoning:
         """Leave a connection that carries no more mails: message and host are well."""
         self._lane.succeed()
         if not self.is_over:
-            self._lane.note_end(client.begun - len(client.unfinished) - 1, is_said=True)
+            messages = client.begun - len(client.unfinished) - 1
+            self._lane.note_end(messages, began=time.monotonic(), is_said=True)
         self.is_over = True
         self._lane.give_back(delivery)
 
@@ -118,11 +119,11 @@ class Reckoning:
 
     # ---- the connection is lost
 
-    def lost(self, client: Client, lost: Lost, *, is_reused: bool) -> bool:
+    def lost(self, client: Client, lost: Lost, *, began: float, is_reused: bool) -> bool:
         """Judge what was under way; return whether another connection is worth making at once.
 
-        `is_reused`: nothing was answered since the connection was idle. What ends then, before MAIL
-        was answered, is as stale as if it had been noticed before.
+        `began`: when it was made. `is_reused`: nothing was answered since it was idle. What ends
+        then, before MAIL was answered, is as stale as if it had been noticed before.
         """
         unfinished = client.unfinished
         is_stale = is_reused and all(transaction.mail is None for transaction in unfinished)
@@ -138,7 +139,8 @@ class Reckoning:
                 metrics.count("connections_stale")
             else:
                 is_said = lost.reply is not None and wording.is_full(lost.text)
-                lane.note_end(client.begun - len(unfinished), is_said=is_said)
+                messages = client.begun - len(unfinished)
+                lane.note_end(messages, began=began, is_said=is_said)
             return True
         lane.fail(str(lost), began=now, at_least_s=asked_s)
         return False

@@ -46,9 +46,9 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         self._is_connecting = False
         self._note_connecting(True)
         self.idle_since = 0.0
+        self.began = time.monotonic()  # with the connection that it has, or makes
         self._house = lane.house
         self._session: Session | None = None
-        self._began = time.monotonic()
         self._wake = Event()
         self._is_dismissed = False
         self._has_begun = False
@@ -104,7 +104,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
 
     def _connect(self) -> Session | None:
         lane = self.lane
-        now = self._began = time.monotonic()
+        now = self.began = time.monotonic()
         self._note_connecting(True)
         in_clear = now < lane.clear_until
         session = self._session = Session(
@@ -126,13 +126,13 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         """Take back what this host can't do; return whether another connection may go better."""
         lane = self.lane
         if lost.phase is Awaited.PROOF:
-            lane.learn_chunking(self._began, is_proved=False, why=str(lost))
+            lane.learn_chunking(self.began, is_proved=False, why=str(lost))
             return True
         if lost.cause is not Cause.TLS or not lane.terms.may_fall_back or in_clear:
             return False
-        if lane.clear_until <= self._began:
+        if lane.clear_until <= self.began:
             log.warning("tls_failed_going_clear", host=lane.name, why=str(lost), for_s=_CLEAR_S)
-        lane.clear_until = self._began + _CLEAR_S
+        lane.clear_until = self.began + _CLEAR_S
         return True
 
     def _note_open(self, session: Session) -> None:
@@ -205,8 +205,11 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         self._reckoning.finished(session.client, transaction)
 
     def _lost(self, session: Session, lost: Lost) -> bool:
-        is_worth_another = self._reckoning.lost(session.client, lost, is_reused=self._was_idle)
+        is_worth_another = self._reckoning.lost(
+            session.client, lost, began=self.began, is_reused=self._was_idle
+        )
         self._hang_up()
+        self._reckoning.give_back_onward()  # a drain waits for no connection that is being made
         return is_worth_another
 
     def _write_content(self, session: Session, wanted: Transaction) -> bool:
@@ -261,7 +264,8 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
             lane.idle.remove(self)
         if is_woken and (self._has_ended or session.is_stale()):
             # The server has closed it meanwhile: reconnect, and blame nobody.
-            lane.note_idle_end(time.monotonic() - began, session.client.begun)
+            pause_s = time.monotonic() - began
+            lane.note_idle_end(pause_s, session.client.begun, began=self.began)
             self._hang_up()
             return False
         self._was_idle = True
@@ -322,7 +326,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         # Who made a connection uses it, else lanes that take turns do nothing but take turns.
         if not self.lane.ready:
             return True
-        return self._has_begun and time.monotonic() - self._began >= _TURN_S
+        return self._has_begun and time.monotonic() - self.began >= _TURN_S
 
     def _hang_up(self, *, politely: bool = False) -> None:
         session, self._session = self._session, None

@@ -131,19 +131,27 @@ def test_an_end_at_once_teaches_no_idle_life() -> None:
 
 def test_two_ends_at_the_same_number_teach_it() -> None:
     habits = Habits()
-    ends = [habits.note_end(0.0, number) for number in (7, 5, 7, 7, 7)]
+    ends = [habits.note_end(0.0, number, began=0.0) for number in (7, 5, 7, 7, 7)]
     assert ends == [False, False, False, True, False]
     assert habits.messages(1.0) == 7
     assert habits.messages(LEARNT_S) == 0
 
 
+def test_ends_in_one_moment_teach_nothing() -> None:
+    habits = Habits()
+    assert not any(habits.note_end(10.0, 2, began=began) for began in (1.0, 2.0, 9.0))
+    assert not habits.note_end(11.0, 2, began=9.5)
+    assert habits.note_end(12.0, 2, began=10.1)
+
+
 def test_a_host_that_says_why_is_believed_at_once() -> None:
     habits = Habits()
-    assert habits.note_end(0.0, 50, is_said=True)
+    assert habits.note_end(0.0, 50, began=0.0, is_said=True)
     assert habits.messages(1.0) == 50
 
 
 def test_a_connection_that_carried_nothing_teaches_nothing() -> None:
     habits = Habits()
-    assert [habits.note_end(0.0, 0, is_said=said) for said in (False, False, True)] == [False] * 3
+    for is_said in (False, False, True):
+        assert not habits.note_end(0.0, 0, began=0.0, is_said=is_said)
     assert habits.messages(0.0) == 0

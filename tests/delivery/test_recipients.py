@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 import gevent
 import pytest
+from gevent.event import Event
 from house import House, MakeHouse, talk, until
-from scripted import Host
+from scripted import Host, Peer
 
 from geomail.delivery.outcome import Fate
 
@@ -134,6 +135,27 @@ def test_who_is_left_is_remembered_wherever_the_rest_goes(make_house: MakeHouse)
         assert house.reports == []
         assert house.delivered_so_far == EIGHT[:3]
         assert house.lane.backoff.is_closed(time.monotonic())
+
+
+def test_the_rest_waits_for_no_connection_that_is_being_made(make_house: MakeHouse) -> None:
+    taker = Taker(at_most(3))
+    is_away = Event()
+
+    def play(peer: Peer) -> None:
+        if taker.delivered:
+            is_away.set()
+            peer.wait_for_end()  # and no greeting
+        else:
+            talk(peer, reply=lambda line: b"" if taker.delivered else taker(line))
+
+    with Host(play) as host:
+        house = make_house(f"smtp://127.0.0.1:{host.port}", concurrency="1")
+        deliver(house, EIGHT)
+        house.put(0, "bo@example.org", "cy@example.org")
+        until(is_away.is_set)
+        left = house.lanes.stop() + house.lanes.join(0.2, last_s=0.1)
+        assert sorted(len(delivery.recipients) for delivery in left) == [1, 1, 5]
+        assert house.lane.in_hand == 0
 
 
 def test_a_drain_begins_no_further_transaction(make_house: MakeHouse) -> None:
