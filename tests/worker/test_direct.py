@@ -164,6 +164,26 @@ def test_the_next_host_is_not_for_what_the_first_one_will_take(place: Place, tow
     assert town.sinks["mx.b.example"].count == 0
 
 
+def test_a_probe_of_the_first_host_keeps_nobody_waiting(place: Place, town: Town) -> None:
+    relay = worker(place, town).lanes.directs["default"]
+    now = time.monotonic()
+    route = relay.route_to(Site("x", (("a.example",), ("b.example",))), now)
+    first, second = route.lanes
+    assert route.choose(now) is first
+    first.fail("away", began=now)
+    assert route.choose(now) is second
+    later = now + 3600
+    assert route.choose(later) is first
+    first.in_hand = 1  # the probe
+    assert route.choose(later) is second
+    assert route.room(later) == second.room(later)
+    first.backoff.succeed()
+    first.in_hand = 1_000_000
+    assert route.choose(later) is None
+    assert route.room(later) == 0
+    first.in_hand = 0
+
+
 def test_equal_hosts_share_the_mail(place: Place, town: Town) -> None:
     town.dns.add("even.example 300 MX 5 mx.a.example.")
     town.dns.add("even.example 300 MX 5 mx.b.example.")
