@@ -36,11 +36,15 @@ _WAIT = re.compile(
       )""",
     re.IGNORECASE | re.VERBOSE,
 )
-_FULL = re.compile(
-    r"""(?:too \s many|max\w*|limit) .* \b(?:messages?|mails?|e-mails?|transactions?|deliveries)\b
-        .* \b(?:connection|session)\b""",
-    re.IGNORECASE | re.VERBOSE,
-)
+# One behind the other: as one pattern with gaps they are half a second of backtracking for 1 KB.
+_FULL = [
+    re.compile(words, re.IGNORECASE)
+    for words in (
+        r"too\smany|max|limit",
+        r"\b(?:messages?|mails?|e-mails?|transactions?|deliveries)\b",
+        r"\b(?:connection|session)\b",
+    )
+]
 
 
 def asked_wait_s(text: str) -> float | None:
@@ -51,7 +55,13 @@ def asked_wait_s(text: str) -> float | None:
 
 def is_full(text: str) -> bool:
     """Return whether a reply says that this connection has carried as many messages as it may."""
-    return _FULL.search(text[:1000]) is not None
+    at, text = 0, text[:1000]
+    for words in _FULL:
+        found = words.search(text, at)
+        if found is None:
+            return False
+        at = found.end()
+    return True
 
 
 def _seconds(found: re.Match[str]) -> float:
