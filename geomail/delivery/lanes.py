@@ -57,6 +57,7 @@ class Lanes:
         self.lanes: list[Lane] = []
         self.routes: dict[str, Route] = {}
         self.directs: dict[str, Direct] = {}
+        self._relays: list[Route] = []  # routes, without those to sites
         self.configure(settings)
         self._watchdog = gevent.spawn(self._watch)
 
@@ -91,6 +92,7 @@ class Lanes:
                 lane.terms = terms
                 lanes.append(lane)
             self.routes[relay.name] = Route(relay.name, lanes)
+        self._relays = [route for route in self.routes.values() if route.is_whole]
         self.share_anew()
 
     # ---- what the popper asks
@@ -100,9 +102,7 @@ class Lanes:
         if not self.bytes_to_take():
             return 0
         now = time.monotonic()
-        if not self.directs:
-            return sum(route.room(now) for route in self.routes.values())
-        return sum(route.room(now) for route in self.routes.values() if route.is_whole)
+        return sum(route.room(now) for route in self._relays)
 
     def bytes_to_take(self) -> int:
         """Return how many bytes of payloads may be taken at once now; 0: none at all.
