@@ -59,7 +59,7 @@ class Town:
 
 @pytest.fixture
 def town() -> Iterator[Town]:
-    """Give two hosts, and three domains that they serve."""
+    """Give two hosts, and three domains that they serve: before a place, whose workers end first."""
     made = Town()
     made.host("mx.a.example")
     made.host("mx.b.example")
@@ -83,7 +83,7 @@ def all_settled(place: Place, held: int = 0) -> None:
     until(lambda: place.held() == held, f"{held} held", within_s=WITHIN_S)
 
 
-def test_a_job_goes_to_each_recipients_hosts_once(place: Place, town: Town) -> None:
+def test_a_job_goes_to_each_recipients_hosts_once(town: Town, place: Place) -> None:
     place.push(mail("x@a.example", "y@b.example", "z@aa.example", "x2@A.example"))
     worker(place, town)
     all_settled(place)
@@ -93,7 +93,7 @@ def test_a_job_goes_to_each_recipients_hosts_once(place: Place, town: Town) -> N
     assert town.sinks["mx.a.example"].count == 1  # domains with the same hosts share a mail
 
 
-def test_without_mx_records_it_goes_to_the_domain_itself(place: Place, town: Town) -> None:
+def test_without_mx_records_it_goes_to_the_domain_itself(town: Town, place: Place) -> None:
     town.host("plain.example")
     place.push(mail("x@plain.example"), mail("y@[127.0.0.4]"))
     worker(place, town)
@@ -111,7 +111,7 @@ def test_without_mx_records_it_goes_to_the_domain_itself(place: Place, town: Tow
     ],
 )
 def test_a_domain_that_takes_no_mail_is_dead_with_the_answer(
-    place: Place, town: Town, domain: str, reason: str
+    town: Town, place: Place, domain: str, reason: str
 ) -> None:
     town.dns.add("null.example 300 MX 0 .")
     town.dns.add("text.example 300 TXT nothing")
@@ -124,7 +124,7 @@ def test_a_domain_that_takes_no_mail_is_dead_with_the_answer(
     assert all(reason in letter.reason for letter in letters)
 
 
-def test_what_is_not_found_out_is_tried_again_by_the_schedule(place: Place, town: Town) -> None:
+def test_what_is_not_found_out_is_tried_again_by_the_schedule(town: Town, place: Place) -> None:
     place.push(mail("x@servfail.example", "y@b.example"))
     hired = worker(place, town)
     until(lambda: place.counts().delayed == 1, within_s=WITHIN_S)
@@ -138,7 +138,7 @@ def test_what_is_not_found_out_is_tried_again_by_the_schedule(place: Place, town
     assert town.took("mx.b.example") == {"y@b.example": 1}
 
 
-def test_its_tries_come_to_an_end(place: Place, town: Town) -> None:
+def test_its_tries_come_to_an_end(town: Town, place: Place) -> None:
     place.push(mail("x@servfail.example"))
     worker(place, town, retries=1, retry_base_s=0.05)
     until(lambda: place.counts().dead == 1, within_s=WITHIN_S)
@@ -146,7 +146,7 @@ def test_its_tries_come_to_an_end(place: Place, town: Town) -> None:
     assert "dns: 4.4.3" in letter.reason
 
 
-def test_the_next_host_takes_what_the_first_one_does_not(place: Place, town: Town) -> None:
+def test_the_next_host_takes_what_the_first_one_does_not(town: Town, place: Place) -> None:
     town.domain("two.example", "mx.a.example", "mx.b.example")
     town.sinks["mx.a.example"].stop()
     place.push(*[mail(f"u{i}@two.example") for i in range(30)])
@@ -155,7 +155,7 @@ def test_the_next_host_takes_what_the_first_one_does_not(place: Place, town: Tow
     assert town.took("mx.b.example") == {f"u{i}@two.example": 1 for i in range(30)}
 
 
-def test_the_next_host_is_not_for_what_the_first_one_will_take(place: Place, town: Town) -> None:
+def test_the_next_host_is_not_for_what_the_first_one_will_take(town: Town, place: Place) -> None:
     town.domain("two.example", "mx.a.example", "mx.b.example")
     place.push(*[mail(f"u{i}@two.example") for i in range(500)])
     worker(place, town, concurrency=1)
@@ -164,7 +164,7 @@ def test_the_next_host_is_not_for_what_the_first_one_will_take(place: Place, tow
     assert town.sinks["mx.b.example"].count == 0
 
 
-def test_a_probe_of_the_first_host_keeps_nobody_waiting(place: Place, town: Town) -> None:
+def test_a_probe_of_the_first_host_keeps_nobody_waiting(town: Town, place: Place) -> None:
     relay = worker(place, town).lanes.directs["default"]
     now = time.monotonic()
     route = relay.route_to(Site("x", (("a.example",), ("b.example",))), now)
@@ -184,7 +184,7 @@ def test_a_probe_of_the_first_host_keeps_nobody_waiting(place: Place, town: Town
     first.in_hand = 0
 
 
-def test_equal_hosts_share_the_mail(place: Place, town: Town) -> None:
+def test_equal_hosts_share_the_mail(town: Town, place: Place) -> None:
     town.dns.add("even.example 300 MX 5 mx.a.example.")
     town.dns.add("even.example 300 MX 5 mx.b.example.")
     place.push(*[mail(f"u{i}@even.example") for i in range(500)])
@@ -195,7 +195,7 @@ def test_equal_hosts_share_the_mail(place: Place, town: Town) -> None:
     assert min(counts) > 100
 
 
-def test_the_first_host_is_gone_back_to(place: Place, town: Town) -> None:
+def test_the_first_host_is_gone_back_to(town: Town, place: Place) -> None:
     town.domain("two.example", "mx.a.example", "mx.b.example")
     gone = town.sinks["mx.a.example"]
     gone.stop()
@@ -215,7 +215,7 @@ def test_the_first_host_is_gone_back_to(place: Place, town: Town) -> None:
     assert town.sinks["mx.b.example"].count + gone.count == next(numbers) + 1
 
 
-def test_a_host_without_an_address_is_passed_over(place: Place, town: Town) -> None:
+def test_a_host_without_an_address_is_passed_over(town: Town, place: Place) -> None:
     town.domain("half.example", "gone.example", "mx.a.example")
     place.push(mail("x@half.example"))
     worker(place, town)
@@ -223,7 +223,7 @@ def test_a_host_without_an_address_is_passed_over(place: Place, town: Town) -> N
     assert town.took("mx.a.example") == {"x@half.example": 1}
 
 
-def test_nobody_waits_for_another_ones_answer(place: Place, town: Town) -> None:
+def test_nobody_waits_for_another_ones_answer(town: Town, place: Place) -> None:
     place.push(*[mail(f"x@dead.d{i}.example") for i in range(20)])
     hired = worker(place, town)
     until(lambda: hired.lanes.directs["default"].searching == 20, within_s=WITHIN_S)
@@ -233,7 +233,7 @@ def test_nobody_waits_for_another_ones_answer(place: Place, town: Town) -> None:
 
 
 def test_more_than_are_looked_up_at_a_time_wait_in_redis(
-    place: Place, town: Town, monkeypatch: pytest.MonkeyPatch
+    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct, "_MOST_SEARCHES", 5)
     place.push(*[mail(f"x@dead.d{i}.example") for i in range(20)])
@@ -246,7 +246,7 @@ def test_more_than_are_looked_up_at_a_time_wait_in_redis(
 
 
 def test_what_is_known_goes_on_while_no_more_are_looked_up(
-    place: Place, town: Town, monkeypatch: pytest.MonkeyPatch
+    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct, "_MOST_SEARCHES", 5)
     hired = worker(place, town)
@@ -260,7 +260,7 @@ def test_what_is_known_goes_on_while_no_more_are_looked_up(
 
 
 def test_a_fault_of_ours_in_a_search_is_no_end_of_the_mail(
-    place: Place, town: Town, monkeypatch: pytest.MonkeyPatch
+    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed: list[str] = []
     works = Sites.find
@@ -280,7 +280,7 @@ def test_a_fault_of_ours_in_a_search_is_no_end_of_the_mail(
     assert (hired.lanes.in_hand(), hired.lanes.bytes_in_hand) == (0, 0)
 
 
-def test_a_drain_gives_back_what_waits_for_dns(place: Place, town: Town) -> None:
+def test_a_drain_gives_back_what_waits_for_dns(town: Town, place: Place) -> None:
     place.push(mail("x@dead.example"), mail("y@a.example"))
     hired = worker(place, town)
     until(lambda: hired.lanes.directs["default"].searching == 1, within_s=WITHIN_S)
@@ -291,7 +291,7 @@ def test_a_drain_gives_back_what_waits_for_dns(place: Place, town: Town) -> None
     assert (counts.waiting, counts.in_flight, counts.delayed) == (1, 0, 0)
 
 
-def test_mail_for_a_closed_site_waits_in_redis_under_its_name(place: Place, town: Town) -> None:
+def test_mail_for_a_closed_site_waits_in_redis_under_its_name(town: Town, place: Place) -> None:
     gone = town.sinks["mx.a.example"]
     gone.stop()
     place.push(*[mail(f"u{i}@a.example") for i in range(20)], mail("y@b.example"))
@@ -305,7 +305,7 @@ def test_mail_for_a_closed_site_waits_in_redis_under_its_name(place: Place, town
     assert town.took("mx.a.example") == {f"u{i}@a.example": 1 for i in range(20)}
 
 
-def test_another_worker_finds_what_one_has_parked(place: Place, town: Town) -> None:
+def test_another_worker_finds_what_one_has_parked(town: Town, place: Place) -> None:
     gone = town.sinks["mx.a.example"]
     gone.stop()
     place.push(mail("x@a.example"))
@@ -319,7 +319,7 @@ def test_another_worker_finds_what_one_has_parked(place: Place, town: Town) -> N
     assert town.took("mx.a.example") == {"x@a.example": 1}
 
 
-def test_what_is_held_asks_nobody(place: Place, town: Town) -> None:
+def test_what_is_held_asks_nobody(town: Town, place: Place) -> None:
     place.desk.hold("relay", "default", on=True)
     place.push(mail("x@a.example"))
     hired = worker(place, town)
@@ -332,7 +332,7 @@ def test_what_is_held_asks_nobody(place: Place, town: Town) -> None:
     assert town.took("mx.a.example") == {"x@a.example": 1}
 
 
-def test_a_site_is_held_with_its_relay(place: Place, town: Town) -> None:
+def test_a_site_is_held_with_its_relay(town: Town, place: Place) -> None:
     hired = worker(place, town)
     place.push(mail("x@a.example"))
     all_settled(place)
@@ -347,7 +347,7 @@ def test_a_site_is_held_with_its_relay(place: Place, town: Town) -> None:
 
 
 def test_what_many_domains_leave_behind_is_bounded(
-    place: Place, town: Town, monkeypatch: pytest.MonkeyPatch
+    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct, "MOST_ROUTES", 10)
     for i in range(300):
@@ -362,7 +362,7 @@ def test_what_many_domains_leave_behind_is_bounded(
 
 
 def test_many_silent_domains_keep_nobody_waiting_for_ever(
-    place: Place, town: Town, monkeypatch: pytest.MonkeyPatch
+    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct, "MOST_ROUTES", 10)
     for i in range(60):
@@ -377,7 +377,7 @@ def test_many_silent_domains_keep_nobody_waiting_for_ever(
 
 
 def test_a_forgotten_host_that_is_closed_is_left_alone_until_it_is_due(
-    place: Place, town: Town, monkeypatch: pytest.MonkeyPatch
+    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct, "MOST_ROUTES", 5)
     for i in range(40):
@@ -392,7 +392,7 @@ def test_a_forgotten_host_that_is_closed_is_left_alone_until_it_is_due(
     assert metrics.snapshot()["host_failures"] - before <= 5
 
 
-def test_redirected_mail_goes_to_the_hosts_of_that_address(place: Place, town: Town) -> None:
+def test_redirected_mail_goes_to_the_hosts_of_that_address(town: Town, place: Place) -> None:
     place.push(mail("x@a.example", "y@nowhere.example"))
     worker(place, town, redirect_to="staging@b.example")
     all_settled(place)
@@ -400,7 +400,7 @@ def test_redirected_mail_goes_to_the_hosts_of_that_address(place: Place, town: T
     assert town.took("mx.a.example") == {}
 
 
-def test_more_recipients_than_a_transaction_takes(place: Place, town: Town) -> None:
+def test_more_recipients_than_a_transaction_takes(town: Town, place: Place) -> None:
     place.push(mail(*[f"u{i}@{domain}.example" for i in range(5) for domain in "ab"]))
     worker(place, town, max_recipients=2)
     all_settled(place)
@@ -408,7 +408,7 @@ def test_more_recipients_than_a_transaction_takes(place: Place, town: Town) -> N
     assert town.sinks["mx.a.example"].count == 3
 
 
-def test_a_reload_keeps_what_is_known(place: Place, town: Town) -> None:
+def test_a_reload_keeps_what_is_known(town: Town, place: Place) -> None:
     hired = worker(place, town)
     place.push(mail("x@a.example"))
     all_settled(place)
@@ -420,7 +420,7 @@ def test_a_reload_keeps_what_is_known(place: Place, town: Town) -> None:
     assert town.dns.asked == asked
 
 
-def test_a_site_that_is_quiet_at_a_reload_is_looked_after_again(place: Place, town: Town) -> None:
+def test_a_site_that_is_quiet_at_a_reload_is_looked_after_again(town: Town, place: Place) -> None:
     hired = worker(place, town, idle_s=0.01)
     place.push(mail("x@a.example"))
     all_settled(place)
@@ -433,7 +433,7 @@ def test_a_site_that_is_quiet_at_a_reload_is_looked_after_again(place: Place, to
     assert route.lanes[0] in hired.lanes.lanes
 
 
-def test_clear_hosts_get_nothing_where_tls_is_required(place: Place, town: Town) -> None:
+def test_clear_hosts_get_nothing_where_tls_is_required(town: Town, place: Place) -> None:
     address, port = town.dns.address
     file = place.folder.parent / "geomail.toml"
     file.write_text(f'[relay.default]\nurl = "mx:{town.port}"\ntls = "required"\n')
@@ -444,7 +444,7 @@ def test_clear_hosts_get_nothing_where_tls_is_required(place: Place, town: Town)
     assert town.sinks["mx.a.example"].count == 0
 
 
-def test_a_burst_leaves_when_all_is_sent(place: Place, town: Town) -> None:
+def test_a_burst_leaves_when_all_is_sent(town: Town, place: Place) -> None:
     place.push(mail("x@a.example", "y@b.example"), mail("z@nowhere.example"))
     hired = worker(place, town, burst="true")
     assert hired.wait(WITHIN_S) == 0
@@ -457,7 +457,7 @@ def test_without_that_relay_nobody_pays_for_it() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_repeated_key_is_one_mail(place: Place, town: Town) -> None:
+def test_a_repeated_key_is_one_mail(town: Town, place: Place) -> None:
     before = metrics.snapshot().get("duplicates", 0)
     place.push(*[mail("x@a.example", "y@b.example", dedupe_key="once") for _ in range(3)])
     worker(place, town)
