@@ -186,6 +186,13 @@ def test_the_record(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"[0-9]{10}\.[0-9]{6}", line.split()[0]) for line in lines)
 
 
+def test_a_record_on_a_full_disk(caplog: pytest.LogCaptureFixture) -> None:
+    with Sink(record="/dev/full") as sink, client_of(sink) as client:
+        client.sendmail("a@x", SEVERAL, LETTER)
+    assert sink.count == 1
+    assert "record_lost lines=1 path=/dev/full" in caplog.text
+
+
 def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't record"):
         Sink(record=str(tmp_path))
@@ -243,8 +250,8 @@ def test_serve(number: signal.Signals, verbose: bool) -> None:
             said = check_serve(process, number)
         finally:
             process.kill()
-    shown = "a@x -> a@y.example and 1 more, 39 bytes: ä ? b" if verbose else "1 mails"
-    assert said == [shown, "took 1 mails"]
+    shown = "a@x -> a@y.example and 1 more, 39 bytes: ä ? b" if verbose else "1 mail"
+    assert said == [shown, "took 1 mail"]
     assert process.returncode == 0
 
 

@@ -1,7 +1,7 @@
 """A file that gets a line for each mail: `<unix time> <Message-ID> <first recipient>`.
 
 Lines are written in blocks, after 1,000 of them or 0.2 s. What a process that is killed had not
-written by then is lost.
+written by then is lost, and so is what a full disk doesn't take: that is logged.
 """
 
 import os
@@ -10,6 +10,7 @@ import time
 
 import gevent
 
+from geomail import log
 from geomail.errors import ConfigError
 from geomail.smtp.server import Mail
 
@@ -24,6 +25,7 @@ class Record:
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
             raise ConfigError(f"can't record to {path}: {error.strerror}") from None
+        self._path = path
         self._lines: list[str] = []
 
     def add(self, mail: Mail) -> None:
@@ -43,6 +45,12 @@ class Record:
 
     def _flush(self) -> None:
         if self._lines:
-            block = "".join(self._lines).encode()
-            self._lines.clear()
-            os.write(self._file, block)
+            lines, self._lines = self._lines, []
+            block = "".join(lines).encode()
+            try:
+                is_whole = os.write(self._file, block) == len(block)
+                why = None if is_whole else "No space left on device"
+            except OSError as error:
+                why = error.strerror
+            if why:
+                log.error("record_lost", lines=len(lines), path=self._path, why=why)

@@ -53,8 +53,8 @@ def serve(
         while not ended.wait(1.0):
             if sink.count != shown and not shows_mails:
                 shown = sink.count
-                print(f"{shown} mails", file=out, flush=True)
-    print(f"took {sink.count} mails", file=out, flush=True)
+                print(_mails(shown), file=out, flush=True)
+    print(f"took {_mails(sink.count)}", file=out, flush=True)
     return sink.count
 
 
@@ -64,6 +64,10 @@ def read_address(listen: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
         raise ConfigError(f"{listen!r} is no address to listen on: pass HOST:PORT")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def _mails(count: int) -> str:
+    return f"{count} mail{'' if count == 1 else 's'}"
 
 
 def _show_mail(out: TextIO, mail_from: str, recipients: tuple[str, ...], content: bytes) -> None:
