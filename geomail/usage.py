@@ -103,7 +103,8 @@ Options of sink:
   --fault NAME           what happens to every mail, as stall+30, data+451 or twice (see below), or
                          chunks-unswallowed: octets of a refused BDAT are run as commands
   --without NAMES        what is not announced: PIPELINING, CHUNKING, SIZE, 8BITMIME, SMTPUTF8, DSN,
-                         ENHANCEDSTATUSCODES, EHLO; separated by commas
+                         ENHANCEDSTATUSCODES, EHLO, or a login's mechanism, as SCRAM-SHA-256;
+                         separated by commas
   --limits LIMITS        what is announced and demanded: MAILMAX=N,RCPTMAX=N or one of them
   --cert FILE            PEM file with certificate and key: offers STARTTLS
   --implicit-tls         begins with TLS

@@ -18,6 +18,7 @@ from geomail import usage
 from geomail.errors import ConfigError
 from geomail.sink import Sink
 from geomail.sink.options import read_options
+from geomail.smtp.accounts import MECHANISMS
 
 
 def given(*argv: str) -> dict[str, object]:
@@ -118,6 +119,16 @@ def test_logins(logins: str) -> None:
         assert client.docmd("AUTH", f"XOAUTH2 {first}")[0] == 235
 
 
+def test_logins_by_some_mechanisms(logins: str) -> None:
+    with told("--logins", logins, "--without", "plain,scram-sha-256,DSN,CRAM-MD5") as (_, client):
+        assert client.esmtp_features["auth"].strip() == "LOGIN OAUTHBEARER XOAUTH2"
+        assert "dsn" not in client.esmtp_features
+        assert client.docmd("AUTH", "PLAIN AGFubgBwYXNzOndvcmQ=")[0] == 504
+        client.login("ann", "pass:word")
+    with pytest.raises(ConfigError, match="leave out --logins"):
+        read_options(given("--logins", logins, "--without", ",".join(MECHANISMS)))
+
+
 def test_tls(cert: str, logins: str, client_tls: ssl.SSLContext) -> None:
     with told("--cert", cert, "--require-tls", "--logins", logins) as (_, client):
         assert "auth" not in client.esmtp_features
@@ -141,8 +152,10 @@ def test_implicit_tls(cert: str, client_tls: ssl.SSLContext) -> None:
     [
         (["--fault", "x"], "--fault: 'x' is none of reply, greylist"),
         (["--fault", "data@"], "--fault: 'data@' is none of"),
-        (["--without", "FOO"], "--without: 'FOO' is no extension that the sink knows: expected"),
+        (["--without", "FOO"], "--without: 'FOO' is nothing that the sink announces: expected"),
         (["--without", "PIPELINIG"], "did you mean PIPELINING"),
+        (["--without", "CRAM-MD"], "did you mean CRAM-MD5"),
+        (["--without", "PLAIN"], "--without PLAIN needs --logins"),
         (["--limits", "RCPTMAX=0"], "--limits: expected MAILMAX=N"),
         (["--limits", "RCPTDOMAINMAX=1"], "--limits: expected MAILMAX=N"),
         (["--delay", "-1"], "--delay must be seconds"),

@@ -6,13 +6,14 @@ a command line can be read by every user of the machine.
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from geomail import spelling
 from geomail.errors import ConfigError
 from geomail.sink.faults import NAMES, read_fault
+from geomail.smtp.accounts import MECHANISMS
 from geomail.smtp.policy import Policy
 
 UNSWALLOWED = "chunks-unswallowed"
@@ -49,16 +50,28 @@ def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _policy(given: Mapping[str, Any]) -> Policy:
-    without = {_setting(name): False for name in _names(given.get("--without"))}
+    unwanted = _names(given.get("--without"))
+    without = {_setting(name): False for name in unwanted if name not in MECHANISMS}
     limits = dict(_limit(limit) for limit in _names(given.get("--limits")))
     settings: dict[str, Any] = {**without, **limits, "limits": bool(limits)}
     return Policy(
         auth_in_clear=not given.get("--cert"),
         require_tls=bool(given.get("--require-tls")),
         require_auth=bool(given.get("--require-auth")),
+        mechanisms=_mechanisms(unwanted, has_logins=bool(given.get("--logins"))),
         swallows_chunks=given.get("--fault") != UNSWALLOWED,
         **settings,
     )
+
+
+def _mechanisms(unwanted: Sequence[str], *, has_logins: bool) -> str:
+    refused = [name for name in unwanted if name in MECHANISMS]
+    if refused and not has_logins:
+        raise ConfigError(f"--without {','.join(refused)} needs --logins: else none is offered")
+    kept = [name for name in MECHANISMS if name not in refused]
+    if not kept:
+        raise ConfigError("--without names every login mechanism: leave out --logins instead")
+    return " ".join(kept) if refused else ""
 
 
 def _names(text: str | None) -> list[str]:
@@ -67,9 +80,9 @@ def _names(text: str | None) -> list[str]:
 
 def _setting(name: str) -> str:
     if name not in _SETTING_OF:
-        known = ", ".join(_SETTING_OF)
-        hint = spelling.hint(name, _SETTING_OF) or f": expected some of {known}"
-        raise ConfigError(f"--without: {name!r} is no extension that the sink knows{hint}")
+        known = (*_SETTING_OF, *MECHANISMS)
+        hint = spelling.hint(name, known) or f": expected some of {', '.join(known)}"
+        raise ConfigError(f"--without: {name!r} is nothing that the sink announces{hint}")
     return _SETTING_OF[name]
 
 
