@@ -59,7 +59,7 @@ class Town:
 
 @pytest.fixture
 def town() -> Iterator[Town]:
-    """Give two hosts, and three domains that they serve: before a place, whose workers end first."""
+    """Give two hosts for three domains; a test asks for it first, so that its workers end first."""
     made = Town()
     made.host("mx.a.example")
     made.host("mx.b.example")
