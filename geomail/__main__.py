@@ -29,6 +29,10 @@ if not {"--help", "-h", "--version"}.intersection(sys.argv[1:]) and not _is_pare
 
     monkey.patch_all()
 
+    from gevent.hub import Hub
+
+    Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)  # the command says it, in one line
+
 
 def main() -> int:
     """Run the command line of this process and return its exit status."""

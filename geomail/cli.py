@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Given = Mapping[str, Any]
 
 _CHECK_S = 15.0  # a person waits for the answer
+_STARTS_S = 5.0  # a run that was begun a moment ago has started its Redis by then
 _LOOK_AGAIN_S = 0.05
 _MARGIN_S = 5.0
 _MOST = 10_000_000
@@ -150,7 +151,7 @@ def _send(given: Given, settings: Settings) -> int:
     }
     payload = json.dumps({key: value for key, value in mail.items() if value}, ensure_ascii=False)
     job.decode(payload.encode())
-    queue = _queue(settings)
+    queue = _queue(settings, patience_s=_STARTS_S)
     queue.push([payload.encode()])
     _say(f"{label} is on {queue.name}")
     return 0
@@ -353,24 +354,34 @@ def _number(given: Given, flag: str) -> int:
     return int(text)
 
 
-def _queue(settings: Settings) -> "Queue":
+def _queue(settings: Settings, *, patience_s: float = 0.0) -> "Queue":
     if len(settings.queues) > 1:
         names = ", ".join(name for name, _ in settings.queues)
         raise ConfigError(f"there are several queues ({names}): pass --queue NAME")
-    return _queues(settings)[0]
+    return _queues(settings, patience_s=patience_s)[0]
 
 
-def _queues(settings: Settings) -> list["Queue"]:
+def _queues(settings: Settings, *, patience_s: float = 0.0) -> list["Queue"]:
     from geomail.queue import Link, Queue, embedded
 
     url = settings.redis or embedded.URL
     link = Link(url)
-    if not embedded.is_reachable(url):
-        raise GeomailError(
-            f"no Redis answers at {link.address}: start geomail run, or pass --redis"
-        )
+    _await_redis(url, link.address, 0.0 if settings.redis else patience_s)
     link.probe()
     return [Queue(link, name) for name, _ in settings.queues]
+
+
+def _await_redis(url: str, address: str, patience_s: float) -> None:
+    from geomail.queue import embedded
+
+    deadline = time.monotonic() + patience_s
+    while not embedded.is_reachable(url):
+        if time.monotonic() > deadline:
+            advice = "start geomail run, or pass --redis"
+            if url != embedded.URL:
+                advice = "start it, or mend --redis, or leave that out for geomail's own"
+            raise GeomailError(f"no Redis answers at {address}: {advice}")
+        time.sleep(_LOOK_AGAIN_S)
 
 
 _COMMANDS: Mapping[str, Callable[[Given, Settings], int]] = {

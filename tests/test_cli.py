@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
 import pytest
 
@@ -94,7 +94,7 @@ def test_help_fits_a_terminal() -> None:
         (["run", "--concurrency", "many"], 2, "--concurrency must be a whole number"),
         (["run", "--config", "none.toml"], 2, "can't read none.toml: No such file"),
         (["run", "--relay", "smtp://h", "--redis", "http://h"], 2, "expected redis://"),
-        (["status", "--redis", NOWHERE], 1, "no Redis answers at 127.0.0.1:1: start geomail run"),
+        (["status", "--redis", NOWHERE], 1, "no Redis answers at 127.0.0.1:1: start it, or"),
         (["send", "--to", "a@b.c", "--redis", NOWHERE], 1, "no Redis answers"),
         (["send", "--to", "a b"], 2, "'a b'"),
         (["send", "--to", "a@b.c", "--text", "none"], 2, "can't read none: No such file"),
@@ -373,6 +373,38 @@ def test_redis_of_ours_is_started_by_run_and_ended_by_stop(folder: Path) -> None
         embedded.stop(folder / "data")
     assert geomail("stop", "--redis-server").out.startswith("no Redis of ours runs in ")
     assert not embedded.listens()
+
+
+def test_send_awaits_a_redis_of_ours_that_is_about_to_start(folder: Path) -> None:
+    if embedded.listens():
+        pytest.skip("something listens on port 6379 of this machine")
+    starter = Timer(1.0, embedded.ensure, [str(folder / "data")])
+    starter.start()
+    try:
+        ended = geomail("send", "--to", "ann@example.org", "--from", "news@example.com")
+        starter.join(20)
+    finally:
+        embedded.stop(folder / "data")
+    assert (ended.err, ended.status) == ("", 0)
+
+
+def test_ctrl_c_during_a_wait_says_one_line(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "geomail", "status", "--redis", url]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as asks:
+            try:
+                silent.settimeout(20)
+                silent.accept()[0].close()  # the look whether anybody is there
+                with silent.accept()[0] as asked:
+                    asked.settimeout(20)
+                    assert asked.recv(100)
+                    asks.send_signal(signal.SIGINT)
+                    _, said = asks.communicate(timeout=20)
+            finally:
+                asks.kill()
+    assert said == b"geomail: interrupted\n"
+    assert asks.returncode == 1
 
 
 def test_several_workers_share_one_redis_of_ours(folder: Path) -> None:
