@@ -156,6 +156,9 @@ class Reader:
         password = self._password(name)
         if password is None:
             password = self._value(name, table, "password")
+            if password is not None and not any(member.user for member in members):
+                where = self._where(name, "password")
+                self.warnings.append(f"{where} is for nobody: write USER@ before the host")
         else:
             members = [replace(member, password=None) for member in members]
         return tuple(_with_password(member, password) for member in members)

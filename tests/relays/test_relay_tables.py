@@ -235,3 +235,9 @@ def test_the_table_has_every_key_once() -> None:
     assert {row.count(" | ") for row in rows[2:]} == {2}
     start = "| `in_flight` | 8 | "
     assert any(row.startswith(start) for row in rows)
+
+
+def test_a_password_without_a_user_is_pointed_out(file: Path) -> None:
+    (warning,) = settings_of(file, "password = 'geheim'", url=BARE).warnings
+    assert warning.endswith("is for nobody: write USER@ before the host")
+    assert settings_of(file, "password = 'geheim'").warnings == ()
