@@ -227,7 +227,8 @@ def _check(_given: Given, settings: Settings) -> int:
             said = look()
         except (GeomailError, ConnectionError) as error:
             failed += 1
-            said = [f"FAILED: {error}"]
+            advice = report.advice(name.rpartition(" ")[2], str(error))
+            said = [f"FAILED: {error}", *([advice] if advice else [])]
         _say("\n  ".join([name, *map(report.shown, said)]))
     return 1 if failed else 0
 

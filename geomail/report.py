@@ -5,6 +5,7 @@ that no dead letter can play with a terminal.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
 
 _REASON_WIDTH = 100
 _TOP_REASONS = 5
+# What a failed check says, at which kind of URL, and what a person can try then.
+_ADVICE = (
+    (
+        "can't be verified: (self-signed|unable to get)",
+        "smtp",
+        'ca_file = "FILE" in [relay.NAME] of geomail.toml, with the certificate of who signed it',
+    ),
+    (
+        "STARTTLS is not offered",
+        "smtp",
+        (
+            "smtps:// on port 465; in a network that nobody else can read, smtp:// and, with a"
+            " login, auth_in_clear = true in [relay.NAME] of geomail.toml"
+        ),
+    ),
+    ("^greeting: timed out", r"smtp(\+starttls)?:", "smtps://, if that port begins with TLS"),
+    (
+        "no AUTH mechanism in common: none",
+        "smtp",
+        "another port, such as 465 or 587, or a URL without USER@: here nobody can log in",
+    ),
+)
 
 
 def status(counts: Mapping[str, "Counts"], reasons: Mapping[str, Mapping[str, int]]) -> str:
@@ -64,6 +87,14 @@ def dead_letter(letter: "DeadLetter") -> str:
     rows = [(name, shown(str(value))) for name, value in facts.items() if value is not None]
     payload = (letter.payload or b"").decode("utf-8", "backslashreplace")
     return _aligned(rows) + "\n\n" + "\n".join(map(shown, payload.split("\n")))
+
+
+def advice(url: str, failure: str) -> str | None:
+    """Return what to try at a relay of `url` whose check said `failure`, None when it says that."""
+    for said, kind, what in _ADVICE:
+        if re.search(said, failure) and re.match(kind, url):
+            return f"try: {what}"
+    return None
 
 
 def _facts(letter: "DeadLetter") -> dict[str, Any]:

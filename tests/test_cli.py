@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread, Timer
 
 import pytest
+import trustme
 
 from geomail import usage
 from geomail.errors import ConfigError
@@ -215,6 +216,38 @@ def _greet_with_colours(listening: socket.socket) -> None:
         for reply in ("250-mx\r\n250 X-\x1b[31m grün \u202e\r\n", "221 bye\r\n"):
             commands.readline()
             connection.sendall(reply.encode())
+
+
+def test_check_says_what_to_try(folder: Path) -> None:
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path("cert.pem")
+    (folder / "geomail.toml").write_text("greeting_s = 1\n")
+    unverified = '[relay.default]\nurl = "smtp+starttls://ann@{}"\nverify = false\npassword = "x"\n'
+    (folder / "logins").write_text("ann:x\n")
+
+    def check(*argv: str) -> str:
+        return geomail("check", "--redis", NOWHERE, *argv).out
+
+    with sink() as host:
+        assert "try: smtps:// on port 465;" in check("--relay", f"smtp+starttls://{host}")
+    with sink("--cert", "cert.pem") as host:
+        said = check("--relay", f"smtp+starttls://{host}")
+        assert '  try: ca_file = "FILE" in [relay.NAME]' in said
+        (folder / "no-login.toml").write_text(unverified.format(host))
+        assert "a URL without USER@: here nobody" in check("--config", "no-login.toml")
+    with sink("--cert", "cert.pem", "--implicit-tls") as host:
+        assert "  try: smtps://, if that port" in check("--relay", f"smtp://{host}")
+        assert "try: ca_file" in geomail("check", "--relay", f"smtps://{host}").out
+
+
+@contextmanager
+def sink(*argv: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "geomail", "sink", "--listen", "127.0.0.1:0", *argv]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.kill()
 
 
 def test_send_then_status(folder: Path, redis_url: str) -> None:
