@@ -64,8 +64,9 @@ class Lanes:
     def configure(self, settings: Settings) -> None:
         """Build the routes that `settings` name; a lane whose host stays keeps all it has learnt.
 
-        A lane that is no longer named finishes what it holds, and gets nothing new. Raises
-        ConfigError where a relay `mx` has no name server to ask; then nothing has changed.
+        One that backs off is tried at once: what was wrong may be what was changed. A lane that is
+        no longer named finishes what it holds, and gets nothing new. Raises ConfigError where a
+        relay `mx` has no name server to ask; then nothing has changed.
         """
         self.directs = {
             relay.name: Direct(relay, settings, self, self.directs.get(relay.name))
@@ -90,10 +91,12 @@ class Lanes:
                 if lane not in self.lanes:
                     self.lanes.append(lane)
                 lane.terms = terms
+                lane.backoff.end()
                 lanes.append(lane)
             self.routes[relay.name] = Route(relay.name, lanes)
         self._relays = [route for route in self.routes.values() if route.is_whole]
         self.share_anew()
+        self.news.set()
 
     # ---- what the popper asks
 

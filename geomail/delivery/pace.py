@@ -46,6 +46,10 @@ class Backoff:
         self.until = until
         return True
 
+    def end(self) -> None:
+        """Let the host be tried at once; the failures still count."""
+        self.until = 0.0
+
     def succeed(self) -> None:
         """Forget all failures."""
         self.failures = 0

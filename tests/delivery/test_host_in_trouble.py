@@ -89,3 +89,25 @@ def test_a_host_is_left_alone_for_an_hour_at_most(
         until(lambda: len(house.stranded) == 1)
         now = time.monotonic()
         assert closed_s - 20 < house.lane.opens_at(now) - now <= closed_s
+
+
+def test_a_host_that_backs_off_is_tried_at_once_after_a_reload(make_house: MakeHouse) -> None:
+    greetings = [b"535 5.7.8 Who are you? Try again in 1 hour\r\n"]
+
+    def play(peer: Peer) -> None:
+        if greetings:
+            peer.say(greetings.pop())
+        else:
+            talk(peer)
+
+    with Host(play) as host:
+        house = make_house(f"smtp://127.0.0.1:{host.port}")
+        house.put(0, "bo@example.org")
+        until(lambda: len(house.stranded) == 1)
+        assert not house.lane.is_open(time.monotonic())
+        house.lanes.configure(house.lanes.settings)
+        assert house.lanes.news.is_set()
+        assert house.lane.room(time.monotonic()) == 1
+        house.lane.put(house.stranded.pop())
+        until(lambda: len(house.reports) == 1)
+        assert house.fates() == {Fate.DELIVERED: 1}
