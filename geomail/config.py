@@ -348,7 +348,8 @@ def _value(setting: Setting, origin: str, value: object) -> object:
     try:
         return setting.read(value)
     except ValueError as error:
-        shown = "" if setting.is_secret else f", not {value!r}"
+        one = value[0] if isinstance(value, list) and len(value) == 1 else value
+        shown = "" if setting.is_secret else f", not {one!r}"
         raise ConfigError(f"{origin} must be {error}{shown}") from None
 
 

@@ -131,7 +131,9 @@ class Reader:
             **values,
         )
         if said := contradiction(relay, table.keys(), are_meant=are_meant):
-            raise ConfigError(f"[relay.{name}] in {self.place}: {said}")
+            flag = "--relay" if flag_urls else "GEOMAIL_RELAY"
+            where = f"[relay.{name}] in {self.place}" if table else flag
+            raise ConfigError(f"{where}: {said}")
         return relay
 
     def _other_hosts(self, name: str, flag_urls: Sequence[str]) -> tuple[Member, ...] | None:
