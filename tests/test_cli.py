@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread, Timer
+from threading import Timer
 
 import pytest
-import trustme
 
 from geomail import usage
 from geomail.errors import ConfigError
@@ -87,7 +86,8 @@ def test_help_fits_a_terminal() -> None:
         (["rnu"], 2, "'rnu' is no command: did you mean run?"),
         (["run", "--retires", "3"], 2, "unknown option --retires: did you mean --retries?"),
         (["run"], 2, "no relay to send to: pass --relay smtp://HOST:25"),
-        (["run", "--relay", "mx", "--relay", "smtp://h"], 2, "mx is every domain's own hosts"),
+        (["run", "--relay", "mx", "--relay", "smtp://h"], 2, "--relay: mx is every domain's own"),
+        (["run", "--queue", "a=x"], 2, "with a weight from 1 to 1000, not 'a=x'"),
         (["run", "--relay", "mail:25"], 2, "--relay: a relay's URL begins with smtp://"),
         (["run", "--relay", "smtps://a@h"], 2, "set GEOMAIL_RELAY_PASSWORD"),
         (["run", "--processes", "2"], 2, "no relay to send to: pass --relay smtp://HOST:25"),
@@ -186,68 +186,6 @@ def test_a_full_disk_behind_our_output_is_one_line(folder: Path) -> None:
         process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
     said = b"geomail: can't write the output: No space left on device\n"
     assert (process.returncode, process.stderr) == (1, said)
-
-
-def test_check_says_what_fails(folder: Path, redis_url: str) -> None:
-    ended = geomail("check", "--redis", redis_url, "--relay", "smtp://127.0.0.1:1")
-    assert ended.status == 1
-    assert "queue:email: 0 waiting" in ended.out
-    assert "relay default: smtp://127.0.0.1:1\n  FAILED: " in ended.out
-    assert geomail("check", "--redis", NOWHERE).status == 1
-
-
-def test_check_writes_nothing_that_a_terminal_would_obey(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(20)
-        host = Thread(target=_greet_with_colours, args=(listening,))
-        host.start()
-        port = listening.getsockname()[1]
-        ended = geomail("check", "--redis", NOWHERE, "--relay", f"smtp://127.0.0.1:{port}")
-        host.join(20)
-    assert "  greeting: 220 mx \\x1b[2J\\x07hello\n" in ended.out
-    assert "  announces: X-\\x1b[31M grün \\u202e\n" in ended.out
-    assert "\x1b" not in ended.out
-
-
-def _greet_with_colours(listening: socket.socket) -> None:
-    connection, _address = listening.accept()
-    with connection, connection.makefile("rb") as commands:
-        connection.sendall(b"220 mx \x1b[2J\x07hello\r\n")
-        for reply in ("250-mx\r\n250 X-\x1b[31m grün \u202e\r\n", "221 bye\r\n"):
-            commands.readline()
-            connection.sendall(reply.encode())
-
-
-def test_check_says_what_to_try(folder: Path) -> None:
-    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path("cert.pem")
-    (folder / "geomail.toml").write_text("greeting_s = 1\n")
-    unverified = '[relay.default]\nurl = "smtp+starttls://ann@{}"\nverify = false\npassword = "x"\n'
-    (folder / "logins").write_text("ann:x\n")
-
-    def check(*argv: str) -> str:
-        return geomail("check", "--redis", NOWHERE, *argv).out
-
-    with sink() as host:
-        assert "try: smtps:// on port 465;" in check("--relay", f"smtp+starttls://{host}")
-    with sink("--cert", "cert.pem") as host:
-        said = check("--relay", f"smtp+starttls://{host}")
-        assert '  try: ca_file = "FILE" in [relay.NAME]' in said
-        (folder / "no-login.toml").write_text(unverified.format(host))
-        assert "a URL without USER@: here nobody" in check("--config", "no-login.toml")
-    with sink("--cert", "cert.pem", "--implicit-tls") as host:
-        assert "  try: smtps://, if that port" in check("--relay", f"smtp://{host}")
-        assert "try: ca_file" in geomail("check", "--relay", f"smtps://{host}").out
-
-
-@contextmanager
-def sink(*argv: str) -> Iterator[str]:
-    command = [sys.executable, "-m", "geomail", "sink", "--listen", "127.0.0.1:0", *argv]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.kill()
 
 
 def test_send_then_status(folder: Path, redis_url: str) -> None:
@@ -423,21 +361,20 @@ def test_send_awaits_a_redis_of_ours_that_is_about_to_start(folder: Path) -> Non
 
 def test_ctrl_c_during_a_wait_says_one_line(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
         command = [sys.executable, "-m", "geomail", "status", "--redis", url]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as asks:
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as asks:
             try:
-                silent.settimeout(20)
                 silent.accept()[0].close()  # the look whether anybody is there
                 with silent.accept()[0] as asked:
-                    asked.settimeout(20)
                     assert asked.recv(100)
+                    wait_for(lambda: ") S " in Path(f"/proc/{asks.pid}/stat").read_text())
                     asks.send_signal(signal.SIGINT)
                     _, said = asks.communicate(timeout=20)
             finally:
                 asks.kill()
-    assert said == b"geomail: interrupted\n"
-    assert asks.returncode == 1
+    assert (said, asks.returncode) == (b"geomail: interrupted\n", 1)
 
 
 def test_several_workers_share_one_redis_of_ours(folder: Path) -> None:

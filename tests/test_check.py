@@ -1,0 +1,80 @@
+"""`geomail check` as people meet it: what fails, what to try, and nothing that a terminal obeys."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import trustme
+from test_cli import NOWHERE, geomail
+
+
+@pytest.fixture
+def folder(clean_environment: Path) -> Path:
+    return clean_environment
+
+
+def test_check_says_what_fails(folder: Path, redis_url: str) -> None:
+    ended = geomail("check", "--redis", redis_url, "--relay", "smtp://127.0.0.1:1")
+    assert ended.status == 1
+    assert "queue:email: 0 waiting" in ended.out
+    assert "relay default: smtp://127.0.0.1:1\n  FAILED: " in ended.out
+    assert geomail("check", "--redis", NOWHERE).status == 1
+
+
+def test_check_writes_nothing_that_a_terminal_would_obey(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(20)
+        host = Thread(target=_greet_with_colours, args=(listening,))
+        host.start()
+        port = listening.getsockname()[1]
+        ended = geomail("check", "--redis", NOWHERE, "--relay", f"smtp://127.0.0.1:{port}")
+        host.join(20)
+    assert "  greeting: 220 mx \\x1b[2J\\x07hello\n" in ended.out
+    assert "  announces: X-\\x1b[31M grün \\u202e\n" in ended.out
+    assert "\x1b" not in ended.out
+
+
+def _greet_with_colours(listening: socket.socket) -> None:
+    connection, _address = listening.accept()
+    with connection, connection.makefile("rb") as commands:
+        connection.sendall(b"220 mx \x1b[2J\x07hello\r\n")
+        for reply in ("250-mx\r\n250 X-\x1b[31m grün \u202e\r\n", "221 bye\r\n"):
+            commands.readline()
+            connection.sendall(reply.encode())
+
+
+def test_check_says_what_to_try(folder: Path) -> None:
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path("cert.pem")
+    (folder / "geomail.toml").write_text("greeting_s = 1\n")
+    unverified = '[relay.default]\nurl = "smtp+starttls://ann@{}"\nverify = false\npassword = "x"\n'
+    (folder / "logins").write_text("ann:x\n")
+
+    def check(*argv: str) -> str:
+        return geomail("check", "--redis", NOWHERE, *argv).out
+
+    with sink() as host:
+        assert "try: smtps:// on port 465;" in check("--relay", f"smtp+starttls://{host}")
+    with sink("--cert", "cert.pem") as host:
+        said = check("--relay", f"smtp+starttls://{host}")
+        assert '  try: ca_file = "FILE" in [relay.NAME]' in said
+        (folder / "no-login.toml").write_text(unverified.format(host))
+        assert "a URL without USER@: here nobody" in check("--config", "no-login.toml")
+    with sink("--cert", "cert.pem", "--implicit-tls") as host:
+        assert "  try: smtps://, if that port" in check("--relay", f"smtp://{host}")
+        assert "try: ca_file" in geomail("check", "--relay", f"smtps://{host}").out
+
+
+@contextmanager
+def sink(*argv: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "geomail", "sink", "--listen", "127.0.0.1:0", *argv]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.kill()
