@@ -11,7 +11,9 @@
 -- What names a job that is gone is dropped. An id that is not dead is passed over: may run twice.
 -- O(limit * log(dead) + bytes of the jobs).
 local jobs, dead, delayed, front, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-call('HDEL', jobs, '')
+if ARGV[1] ~= 'list' and ARGV[1] ~= 'show' then
+  call('HDEL', jobs, '') -- who only looks may do so while nothing can be written
+end
 size_of('ZCARD', dead)
 size_of('ZCARD', delayed)
 size_of('LLEN', front)
@@ -71,7 +73,7 @@ function verbs.list()
       reply[#reply + 1] = {found[i], found[i + 1], header, size_with_root(found[i], value) - #header - 1}
       reply[1] = reply[1] + 1
     else
-      call('ZREM', dead, found[i])
+      redis.pcall('ZREM', dead, found[i])
     end
   end
   return reply
