@@ -360,7 +360,7 @@ def test_send_awaits_a_redis_of_ours_that_is_about_to_start(folder: Path) -> Non
 
 
 def _interrupted(asks: "subprocess.Popen[bytes]") -> bytes:
-    """Press Ctrl-C, again where it was not obeyed (one in two hundred is not), and return stderr."""
+    """Press Ctrl-C, again where it was not obeyed (1 in 200 is not); return what it said."""
     for _ in range(3):
         asks.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
