@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 import gevent
 
 from geomail.config import Member, Relay, Settings
-from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.delivery import Delivery
+from geomail.delivery.lane import Lane
 from geomail.delivery.route import Route
 from geomail.delivery.site import Site
 from geomail.delivery.sites import Found, Sites

@@ -24,91 +24,27 @@ gives one up after the message in hand: a slow host can't starve a healthy one.
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
-
 from geomail import log, metrics
+from geomail.delivery.delivery import Delivery
 from geomail.delivery.learnt import Learnt, Proof
-from geomail.delivery.outcome import Fate, Outcome
+from geomail.delivery.outcome import Outcome
 from geomail.delivery.pace import Backoff, Habits, Window
 from geomail.delivery.refusals import HOLD_S, Refusals, Ruling
 from geomail.delivery.transport import Terms
-from geomail.job import Address, Email
 from geomail.relays import Pipeline
 
 if TYPE_CHECKING:
     from geomail.delivery.lanes import Lanes
     from geomail.delivery.sender import Sender
-    from geomail.queue import Queue, Slot
 
 DEPTH = 8  # deliveries a connection; with BDAT that many windows:
 _WINDOWS = 3  # one is under way, more is asked for when half are gone, and that takes a moment
 _OVERFLOW = 4
 _SHORTEST_PAUSE_S = 1.0
 _LONGEST_ASKED_S = 3600.0  # a probe an hour harms no host, and one odd reply stops no relay
-
-
-class Delivery:
-    """One slot on its way through a lane: an e-mail, and to whom it is left to send."""
-
-    __slots__ = (
-        "email",
-        "queue",
-        "recipients",
-        "returned",
-        "route",
-        "sender",
-        "set_aside",
-        "slot",
-    )
-
-    def __init__(
-        self,
-        queue: "Queue",
-        slot: "Slot",
-        *,
-        email: Email,
-        recipients: Sequence[str],
-        sender: Address,
-        route: str,
-    ) -> None:
-        self.queue = queue
-        self.slot = slot
-        self.email = email
-        self.recipients = recipients
-        self.sender = sender
-        self.route = route
-        self.returned = 0
-        self.set_aside: list[tuple[str, Outcome]] = []  # refused, while others go on
-
-    def is_mine(self) -> bool:
-        """Return whether the lease under which this slot was taken is still ours."""
-        return self.queue.owns(self.slot)
-
-    def left(self) -> list[str]:
-        """Return all recipients that nothing was delivered to, refused ones included."""
-        return [*self.recipients, *(recipient for recipient, _ in self.set_aside)]
-
-    def narrow(self, outcomes: list[Outcome], surplus: list[int]) -> list[tuple[str, Outcome]]:
-        """Leave only the recipients at `surplus` to send to; return those that were delivered.
-
-        The slot remembers who is left, wherever it goes from here.
-        """
-        pairs = list(zip(self.recipients, outcomes, strict=True))
-        onward = set(surplus)
-        judged = [pair for position, pair in enumerate(pairs) if position not in onward]
-        self.recipients = [pairs[position][0] for position in surplus]
-        self.set_aside += [pair for pair in judged if pair[1].fate is not Fate.DELIVERED]
-        self.slot.state = msgspec.structs.replace(self.slot.state, rcpt=self.left())
-        return [pair for pair in judged if pair[1].fate is Fate.DELIVERED]
-
-    def rejoin(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Take back those that were set aside; return their outcomes behind `outcomes`."""
-        self.recipients, aside = self.left(), self.set_aside
-        self.set_aside = []
-        return [*outcomes, *(outcome for _, outcome in aside)]
 
 
 Report = Callable[[Delivery, list[Outcome], "Lane"], None]

@@ -14,8 +14,9 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from geomail.config import Settings
+from geomail.delivery.delivery import Delivery
 from geomail.delivery.direct import Direct
-from geomail.delivery.lane import Delivery, Lane, Progress, Report, by_need
+from geomail.delivery.lane import Lane, Progress, Report, by_need
 from geomail.delivery.route import Route
 from geomail.delivery.sender import Sender
 from geomail.delivery.transport import Terms

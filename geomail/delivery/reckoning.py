@@ -17,7 +17,8 @@ from collections import deque
 
 from geomail import log, metrics
 from geomail.delivery import wording
-from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.delivery import Delivery
+from geomail.delivery.lane import Lane
 from geomail.delivery.outcome import (
     Blame,
     Fate,

@@ -8,7 +8,8 @@ name, for whoever has room first.
 
 from collections.abc import Iterable, Sequence
 
-from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.delivery import Delivery
+from geomail.delivery.lane import Lane
 
 
 class Route:

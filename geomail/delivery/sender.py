@@ -23,7 +23,8 @@ from gevent.event import Event
 
 from geomail import log
 from geomail.delivery import wording
-from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.delivery import Delivery
+from geomail.delivery.lane import Lane
 from geomail.delivery.outcome import Blame, Fate, Outcome, refused_here
 from geomail.delivery.reckoning import Reckoning
 from geomail.delivery.transport import Session

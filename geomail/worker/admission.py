@@ -19,8 +19,9 @@ import msgspec
 
 from geomail import log, metrics
 from geomail.config import Relay, Settings
+from geomail.delivery.delivery import Delivery
 from geomail.delivery.direct import Direct
-from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.lane import Lane
 from geomail.delivery.lanes import Lanes
 from geomail.delivery.pace import is_too_old
 from geomail.delivery.route import Route, names

@@ -19,7 +19,7 @@ from gevent.event import Event
 
 from geomail import log, metrics
 from geomail.config import Settings, require_relays
-from geomail.delivery.lane import Delivery
+from geomail.delivery.delivery import Delivery
 from geomail.delivery.lanes import Lanes
 from geomail.errors import GeomailError, RedisUnusable
 from geomail.queue import Counts, Link, Queue, Slot, journal

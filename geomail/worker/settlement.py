@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import msgspec
 
 from geomail.config import Settings
-from geomail.delivery.lane import Delivery
+from geomail.delivery.delivery import Delivery
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.delivery.pace import is_too_old, retry_delay_s
 from geomail.delivery.wording import asked_wait_s

@@ -16,7 +16,8 @@ from gevent.event import Event
 
 from geomail import log, metrics
 from geomail.config import Settings
-from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.delivery import Delivery
+from geomail.delivery.lane import Lane
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.errors import ConfigError
 from geomail.queue import Dead, Done, Park, Queue, Record, Release, Retry, Slot, Split

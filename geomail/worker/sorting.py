@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from geomail.config import Settings
-from geomail.delivery.lane import Delivery
+from geomail.delivery.delivery import Delivery
 from geomail.delivery.outcome import Blame, Fate, Outcome
 from geomail.delivery.site import Site, Unroutable, mail_domain
 from geomail.delivery.sites import Found

@@ -11,7 +11,8 @@ import gevent
 from scripted import Peer
 
 from geomail import config, job
-from geomail.delivery.lane import Delivery, Lane
+from geomail.delivery.delivery import Delivery
+from geomail.delivery.lane import Lane
 from geomail.delivery.lanes import Lanes
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.queue import Link, Queue

@@ -10,7 +10,8 @@ import pytest
 from house import House, MakeHouse, until
 from scripted import Host, Peer
 
-from geomail.delivery.lane import Delivery, Lane, Refused
+from geomail.delivery.delivery import Delivery
+from geomail.delivery.lane import Lane, Refused
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.delivery.refusals import Refusals
 

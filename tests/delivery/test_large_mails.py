@@ -5,7 +5,7 @@ import gc
 import pytest
 from house import MakeHouse, until
 
-from geomail.delivery.lane import Delivery
+from geomail.delivery.delivery import Delivery
 from geomail.letter import Letter
 from geomail.sink import Sink
 from geomail.smtp.events import Transaction

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from geomail.config import load
-from geomail.delivery.lane import Delivery
+from geomail.delivery.delivery import Delivery
 from geomail.delivery.outcome import Blame, Fate, Outcome
 from geomail.job import Address, Email
 from geomail.queue import FRESH, Dead, Done, JobState, Retry, Slot, Split
