@@ -115,6 +115,13 @@ def ip_address(value: object) -> str:
     raise ValueError("an IPv4 or IPv6 address of this machine, such as 192.0.2.1")
 
 
+def host_name(value: object) -> str:
+    """Return the name of a host or domain, as DNS has it."""
+    if isinstance(value, str) and _HOST.fullmatch(value) and _version(value) is None:
+        return value
+    raise ValueError("a name such as example.org")
+
+
 def helo_name(value: object) -> str:
     """Return a name for EHLO (RFC 5321 section 4.1.4): a host's, or an address literal."""
     if isinstance(value, str):

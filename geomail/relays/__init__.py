@@ -3,6 +3,7 @@
     url       one host: what its URL says, the login included
     relay     hosts under one name, with what their owner has decided for them all
     table     relays of what file, variables and flags say together
+    limits    what its owner allows himself there
     files     the files that a relay names: checked before anything connects, a token read
 
 What a table entrusts to its own hosts (a password, a token, `verify = false`, `auth_in_clear`) is
@@ -11,6 +12,7 @@ repeats what could be one. Nothing here opens a connection, and only `files` rea
 """
 
 from geomail.relays.files import check_files, read_token
+from geomail.relays.limits import Limits, Rate, SiteLimits
 from geomail.relays.relay import Chunking, Pipeline, Relay
 from geomail.relays.table import KEYS, Reader, keys_table
 from geomail.relays.url import (
@@ -26,10 +28,13 @@ __all__ = [
     "KEYS",
     "VARIABLES",
     "Chunking",
+    "Limits",
     "Member",
     "Pipeline",
+    "Rate",
     "Reader",
     "Relay",
+    "SiteLimits",
     "Tls",
     "check_files",
     "is_password_variable",

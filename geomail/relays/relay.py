@@ -12,9 +12,10 @@ nobody believes in a protection that isn't there. Values only: nothing here read
 
 import ipaddress
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from geomail.relays.limits import Limits, Rate, SiteLimits, Sites
 from geomail.relays.url import Member, Tls
 
 Pipeline = Literal["off", "message", "overlap"]
@@ -39,6 +40,22 @@ class Relay:
     source_address: str | None = None
     token_file: str | None = None
     auth_in_clear: bool = False
+    connections: int | None = None
+    rate: tuple[Rate, ...] = ()
+    messages_per_connection: int | None = None
+    max_recipients: int | None = None
+    site: Sites = ()
+
+    @property
+    def limits(self) -> SiteLimits:
+        """Return what the owner allows himself here, and at sites of `mx` that are named."""
+        general = Limits(
+            connections=self.connections,
+            rates=self.rate,
+            messages_per_connection=self.messages_per_connection,
+            max_recipients=self.max_recipients,
+        )
+        return SiteLimits(general, {name: _limits(general, said) for name, said in self.site})
 
     @property
     def is_direct(self) -> bool:
@@ -55,6 +72,11 @@ class Relay:
         """Tell whether `member` has to prove its name."""
         is_as_bare = self.auth_in_clear and member.scheme == "smtp"
         return self.verify and member.verified and not is_as_bare
+
+
+def _limits(general: Limits, said: tuple[tuple[str, object], ...]) -> Limits:
+    fields: dict[str, Any] = {"rates" if key == "rate" else key: value for key, value in said}
+    return replace(general, **fields)
 
 
 def contradiction(relay: Relay, written: Collection[str], *, are_meant: bool) -> str | None:
@@ -81,6 +103,10 @@ _AMONG_KEYS: _Contradictions = (
     (
         lambda relay: relay.is_direct and len(relay.members) > 1,
         "mx is every domain's own hosts, and can't stand beside others: leave one of them out",
+    ),
+    (
+        lambda relay: relay.site and not relay.is_direct,
+        "site is for the relay mx: write the limits of these hosts beside their url",
     ),
     (
         lambda relay: relay.ca_file and not relay.verify,

@@ -16,6 +16,7 @@ from typing import Any
 
 from geomail import spelling
 from geomail.errors import ConfigError
+from geomail.relays.limits import READERS, sites
 from geomail.relays.relay import Relay, contradiction
 from geomail.relays.url import Member, is_password_variable, parse_relay_url, password_variable
 from geomail.values import Read, helo_name, ip_address, one_of, switch, text, whole
@@ -38,7 +39,7 @@ class Key:
     @property
     def default_text(self) -> str:
         """Return what stands for the default in tables."""
-        if self.default is None:
+        if self.default is None or self.default == ():
             return ""
         return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
 
@@ -75,6 +76,13 @@ KEYS = (
         "on: mails go by BDAT where the host announces it and swallows what it refuses",
     ),
     Key("in_flight", whole(1, 64), 8, "with `chunking`: most unanswered mails on a connection"),
+    Key("connections", READERS["connections"], None, "most at a time, over all workers"),
+    Key("rate", READERS["rate"], (), 'most mails: "100/s", "500/min", "5000/h", or a list of such'),
+    Key("messages_per_connection", READERS["messages_per_connection"], None, "then it is left"),
+    Key("max_recipients", READERS["max_recipients"], None, "in one transaction here"),
+    Key(
+        "site", sites, (), 'with `mx`: these four for a domain or MX host, `[relay.NAME.site."…"]`'
+    ),
 )
 _BY_NAME = {key.name: key for key in KEYS} | {"urls": KEYS[0]}
 # Said of the table's own hosts; to others a token would be given away, and protection be lost.
