@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from geomail import log, metrics
 from geomail.delivery.delivery import Delivery
+from geomail.delivery.health import Health
 from geomail.delivery.learnt import Learnt, Proof
 from geomail.delivery.outcome import Outcome
-from geomail.delivery.pace import Backoff, Habits, Window
+from geomail.delivery.pace import Backoff, Habits
 from geomail.delivery.refusals import HOLD_S, Refusals, Ruling
 from geomail.delivery.transport import Terms
 from geomail.relays import Pipeline
@@ -44,7 +45,6 @@ DEPTH = 8  # deliveries a connection; with BDAT that many windows:
 _WINDOWS = 3  # one is under way, more is asked for when half are gone, and that takes a moment
 _OVERFLOW = 4
 _SHORTEST_PAUSE_S = 1.0
-_LONGEST_ASKED_S = 3600.0  # a probe an hour harms no host, and one odd reply stops no relay
 
 
 Report = Callable[[Delivery, list[Outcome], "Lane"], None]
@@ -68,10 +68,13 @@ class Lane:
         self.live = 0
         self.leaving = 0
         self.staffed_at = 0.0
-        self.backoff = Backoff(settings.backoff_base_s, settings.backoff_cap_s)
-        self.window = Window(settings.concurrency)
-        self.last_error: str | None = None
-        self.last_failure_at = 0.0
+        self.health = Health(
+            self.name,
+            terms.relay.name,
+            most=settings.concurrency,
+            backoff_base_s=settings.backoff_base_s,
+            backoff_cap_s=settings.backoff_cap_s,
+        )
         self.clear_until = 0.0
         self.is_warned = False
         self.habits = Habits()
@@ -86,7 +89,17 @@ class Lane:
     @property
     def is_well(self) -> bool:
         """True when no failure is remembered."""
-        return self.backoff.failures == 0
+        return self.health.is_well
+
+    @property
+    def backoff(self) -> Backoff:
+        """Return for how long the host is left alone."""
+        return self.health.backoff
+
+    @property
+    def last_error(self) -> str | None:
+        """Return what the host said when it failed last, while that is not made good."""
+        return self.health.last_error
 
     def is_open(self, now: float) -> bool:
         """Return whether deliveries may be given to this lane at `now`."""
@@ -114,12 +127,12 @@ class Lane:
         Those from before the last failure don't count while the host is not well: they may wait for
         an answer that never comes, and stand in no probe's way.
         """
-        if len(self.senders) < self.window.size:
+        if len(self.senders) < self.health.window.size:
             return False
         if self.is_well:
             return True
-        later = sum(sender.began >= self.last_failure_at for sender in self.senders)
-        return later >= self.window.size
+        later = sum(sender.began >= self.health.last_failure_at for sender in self.senders)
+        return later >= self.health.window.size
 
     def pipeline(self, now: float) -> Pipeline:
         """Return how far commands may be sent ahead of replies: as set, or as learnt down."""
@@ -139,7 +152,7 @@ class Lane:
     def _wanted(self) -> int:
         if self._is_probing():
             return 1
-        return self._depth * max(1, min(self.window.size, self.house.share))
+        return self._depth * max(1, min(self.health.window.size, self.house.share))
 
     # ---- deliveries come and go
 
@@ -207,11 +220,7 @@ class Lane:
 
     def succeed(self) -> None:
         """A message went through, whatever became of it: the host is well."""
-        if self.backoff.failures:
-            log.info("host_back", host=self.name, relay=self.terms.relay.name)
-            self.backoff.succeed()
-            self.last_error = None
-        if self.window.grow():
+        if self.health.succeed():
             self.house.staff(self)
 
     def accept(self) -> None:
@@ -254,27 +263,20 @@ class Lane:
     def fail(self, text: str, *, began: float, at_least_s: float = 0.0) -> None:
         """The host failed an attempt that began at `began`: close the lane for a while.
 
-        Attempts that were under way together fail together, and count once; so do connections
-        that end while the lane is closed already. `at_least_s`: what the host has asked for, of
-        which an hour is granted.
+        `at_least_s`: what the host has asked for.
         """
-        now = time.monotonic()
-        at_least_s = min(at_least_s, _LONGEST_ASKED_S)
-        self.last_error = text
-        if began < self.last_failure_at or self.backoff.is_closed(now):
-            if at_least_s and self.backoff.extend(now + at_least_s):
-                self.house.reopen_later(self, at_least_s)
+        delay_s = self.health.fail(
+            text,
+            began=began,
+            now=time.monotonic(),
+            chance=self.house.chance(),
+            at_least_s=at_least_s,
+        )
+        if delay_s is None:
             return
-        self.last_failure_at = now
-        delay_s = self.backoff.fail(now, self.house.chance(), at_least_s=at_least_s)
-        self.window.shrink()
         for sender in self.idle:
             sender.wake()  # theirs may be gone too, and would stand for the host when it is back
         self.idle.clear()
-        metrics.count("host_failures")
-        log.warning(
-            "host_failed", host=self.name, relay=self.terms.relay.name, why=text, again_in_s=delay_s
-        )
         self.house.reopen_later(self, delay_s)
 
     # ---- what is learnt of it

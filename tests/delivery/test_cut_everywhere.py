@@ -68,7 +68,7 @@ class Walk:
             house.lanes.lanes, deliveries[::2], deliveries[1::2], strict=True
         ):
             first.email.text = second.email.text = self._text
-            lane.window = Window(1)
+            lane.health.window = Window(1)
             lane.put(first)
             lane.put(second)
         until(lambda: len(house.reports) + len(house.stranded) == len(deliveries))

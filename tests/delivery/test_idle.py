@@ -93,7 +93,7 @@ def test_a_mail_that_meets_the_hang_up_costs_nothing_but_a_reconnect(
         house.put(0, "bo@x.org")
         until(lambda: len(house.reports) == 2)
         assert house.fates() == {Fate.NEVER: 1, Fate.DELIVERED: 1}
-        assert house.lane.last_failure_at == 0.0
+        assert house.lane.health.last_failure_at == 0.0
 
 
 def test_a_new_connection_that_ends_at_mail_is_the_hosts_trouble(make_house: MakeHouse) -> None:

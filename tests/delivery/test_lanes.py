@@ -61,7 +61,7 @@ def test_a_host_that_comes_back_gets_all_its_connections_again(make_house: MakeH
         house.put(0, *many(200))
         until(lambda: len(house.reports) == 200)
         assert lane.is_well
-        assert lane.window.size == 8
+        assert lane.health.window.size == 8
         assert sink.connections_ever > 1
 
 

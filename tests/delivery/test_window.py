@@ -131,7 +131,7 @@ def test_a_host_that_left_while_idle_was_sent_nothing(open_house: Open) -> None:
     until(lambda: len(house.reports) == 3)
     assert house.fates() == {Fate.DELIVERED: 3}
     assert heard[0].count(b"MAIL FROM") == 1
-    assert house.lane.last_failure_at == 0.0
+    assert house.lane.health.last_failure_at == 0.0
 
 
 def test_a_refused_message_takes_no_other_with_it(open_house: Open) -> None:
@@ -291,7 +291,7 @@ def test_a_host_that_hangs_up_at_the_proof_is_no_host_that_fails(
     house.put(0, "bo@x.org")
     until(lambda: len(house.reports) == 1)
     assert house.fates() == {Fate.DELIVERED: 1}
-    assert house.lane.last_failure_at == 0.0
+    assert house.lane.health.last_failure_at == 0.0
 
 
 def test_one_proof_lasts_for_an_hour(open_house: Open) -> None:
