@@ -17,7 +17,6 @@ met in vain only for what goes to sites that have room.
 
 import random
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import gevent
@@ -25,6 +24,7 @@ import gevent
 from geomail.config import Member, Relay, Settings
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.lane import Lane
+from geomail.delivery.ranked import SiteRoute
 from geomail.delivery.route import Route
 from geomail.delivery.site import Site
 from geomail.delivery.sites import Found, Sites
@@ -41,40 +41,6 @@ _FORGET_S = 300.0
 _TIDY_EVERY_S = 10.0
 _MOST_MET = 500
 _SMTP_PORT = 25
-
-
-class SiteRoute(Route):
-    """The lanes of a site's hosts, with their ranks: the lower the rank, the more preferred."""
-
-    __slots__ = ("_ranked",)
-
-    def __init__(
-        self, name: str, lanes: Sequence[Lane], ranks: Sequence[int], *, relay: str
-    ) -> None:
-        super().__init__(name, lanes, relay=relay)
-        by_rank: dict[int, list[Lane]] = {}
-        for rank, lane in zip(ranks, lanes, strict=True):
-            by_rank.setdefault(rank, []).append(lane)
-        self._ranked = tuple(by_rank.values())
-
-    def choose(self, now: float) -> Lane | None:
-        """Return the lane that takes the next delivery at `now`, or None."""
-        able = [lane for lane in self._able(now) if lane.has_place(now)]
-        return min(able, key=lambda lane: lane.in_hand, default=None)
-
-    def room(self, now: float) -> int:
-        """Return how many more deliveries the hosts can use soon whose turn it is."""
-        return sum(lane.room(now) for lane in self._able(now))
-
-    def _able(self, now: float) -> list[Lane]:
-        """Return the lanes of the rank whose turn it is.
-
-        A rank is passed over when its hosts can't be reached; with a place for a probe it is not.
-        """
-        for lanes in () if self.is_held else self._ranked:
-            if any(lane.is_open(now) and (lane.is_well or lane.has_place(now)) for lane in lanes):
-                return lanes
-        return []
 
 
 class Direct(Route):

@@ -17,6 +17,7 @@ from geomail.config import Settings
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.direct import Direct
 from geomail.delivery.lane import Lane, Progress, Report, by_need
+from geomail.delivery.ranked import relay_route
 from geomail.delivery.route import Route
 from geomail.delivery.sender import Sender
 from geomail.delivery.transport import Terms
@@ -94,7 +95,7 @@ class Lanes:
                 lane.terms = terms
                 lane.backoff.end()
                 lanes.append(lane)
-            self.routes[relay.name] = Route(relay.name, lanes)
+            self.routes[relay.name] = relay_route(relay.name, lanes, relay.weights)
         self._relays = [route for route in self.routes.values() if route.is_whole]
         self.share_anew()
         self.news.set()

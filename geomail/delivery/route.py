@@ -2,8 +2,8 @@
 
 A route is a relay by its name, or one site of the relay `mx` (direct.py). Its members are lanes;
 the first that is open and has room gets the delivery, so a later one serves while an earlier one
-backs off or is full. Where none can take it, the delivery is parked in Redis under the route's
-name, for whoever has room first.
+backs off or is full; with ranks or weights, ranked.py says which. Where none can take it, the
+delivery is parked in Redis under the route's name, for whoever has room first.
 """
 
 from collections.abc import Iterable, Sequence

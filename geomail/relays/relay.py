@@ -24,7 +24,7 @@ Chunking = Literal["off", "on"]
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Hosts in the order in which they are tried; paths are those of files."""
+    """Hosts in the order in which they are tried, or by weight; paths are those of files."""
 
     name: str
     members: tuple[Member, ...]
@@ -40,6 +40,7 @@ class Relay:
     source_address: str | None = None
     token_file: str | None = None
     auth_in_clear: bool = False
+    weights: tuple[int, ...] = ()  # of the members; none: in order
     connections: int | None = None
     rate: tuple[Rate, ...] = ()
     messages_per_connection: int | None = None
@@ -97,6 +98,10 @@ def _logins(relay: Relay) -> list[Member]:
     return [member for member in relay.members if member.user is not None]
 
 
+def _places(relay: Relay) -> list[tuple[str, int]]:
+    return [(member.host, member.port) for member in relay.members]
+
+
 _Contradictions = tuple[tuple[Callable[[Relay], object], str], ...]
 
 _AMONG_KEYS: _Contradictions = (
@@ -107,6 +112,22 @@ _AMONG_KEYS: _Contradictions = (
     (
         lambda relay: relay.site and not relay.is_direct,
         "site is for the relay mx: write the limits of these hosts beside their url",
+    ),
+    (
+        lambda relay: len(set(_places(relay))) < len(relay.members),
+        "the same host and port stand twice among its URLs: leave one of them out",
+    ),
+    (
+        lambda relay: relay.is_direct and relay.weights,
+        "weights are for hosts in a list, and mx is every domain's own: leave them out",
+    ),
+    (
+        lambda relay: relay.weights and len(relay.weights) != len(relay.members),
+        "weights need one number for each URL, in the same order",
+    ),
+    (
+        lambda relay: relay.weights and not any(relay.weights),
+        "with weights that are all 0 no host gets mail first: give one of them 1",
     ),
     (
         lambda relay: relay.ca_file and not relay.verify,

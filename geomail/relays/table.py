@@ -51,8 +51,16 @@ def _urls(value: object) -> Sequence[str]:
     return urls
 
 
+def _weights(value: object) -> Sequence[int]:
+    weights = value if isinstance(value, list) else []
+    if not weights or not all(type(each) is int and 0 <= each <= 1000 for each in weights):
+        raise ValueError("a list of whole numbers from 0 to 1000")
+    return tuple(weights)
+
+
 KEYS = (
     Key("url", _urls, None, "one host, or a list in the order in which they are tried"),
+    Key("weights", _weights, (), "how the hosts share; 0: only when no other is open"),
     Key("password", text, None, "of the login; better in a variable", is_secret=True),
     Key("token_file", text, None, "file with an OAuth 2 token, read again when it changes"),
     Key("tls", one_of("may", "required"), "may", "with bare smtp://: whether to do without TLS"),
@@ -85,8 +93,9 @@ KEYS = (
     ),
 )
 _BY_NAME = {key.name: key for key in KEYS} | {"urls": KEYS[0]}
-# Said of the table's own hosts; to others a token would be given away, and protection be lost.
-_ENTRUSTED = ("token_file", "verify", "auth_in_clear")
+# Said of the table's own hosts; to others a token would be given away, protection be lost, and a
+# weight mean nothing.
+_ENTRUSTED = ("token_file", "verify", "auth_in_clear", "weights")
 _OF_RELAY = [key.name for key in KEYS if key.name not in ("url", "password", "tls")]
 
 

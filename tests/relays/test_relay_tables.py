@@ -82,6 +82,13 @@ def test_keys_of_a_relay(file: Path, text: str, field: str, value: object) -> No
         ("password = 7", "password of HERE must be text in one line"),
         *[
             (
+                f"weights = {weights}",
+                f"weights of HERE must be a list of whole numbers from 0 to 1000, not {weights}",
+            )
+            for weights in ([], 3, [-1], [1001], [1.5], ["a"])
+        ],
+        *[
+            (
                 f"source_address = '{text}'",
                 f"source_address of HERE must be {AN_ADDRESS}, not '{text}'",
             )
@@ -126,6 +133,34 @@ def test_what_contradicts_itself_is_refused(file: Path, url: str, text: str, sai
     assert str(raised.value).startswith(f"[relay.default] in {file}: ")
     assert "\n" not in str(raised.value)
     assert "geheim" not in str(raised.value)
+
+
+TWO = "url = ['smtp://a.example', 'smtp://b.example']\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{TWO}weights = [1]", "weights need one number for each URL"),
+        (f"{TWO}weights = [1, 2, 3]", "weights need one number for each URL"),
+        (f"{TWO}weights = [0, 0]", "no host gets mail first"),
+        ("url = 'mx'\nweights = [1]", "mx is every domain's own"),
+        ("url = ['smtp://a', 'smtp://A:25']", "the same host and port stand twice"),
+        ("url = ['smtp://a:465', 'smtps://ann:geheim@a']", "the same host and port stand twice"),
+    ],
+)
+def test_hosts_that_contradict_each_other_are_refused(file: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as raised:
+        relay_of(file, text, url=None)
+    assert str(raised.value).startswith(f"[relay.default] in {file}: ")
+    assert "geheim" not in str(raised.value)
+
+
+def test_weights_are_for_the_tables_own_hosts(file: Path) -> None:
+    assert relay_of(file, f"{TWO}weights = [3, 0]", url=None).weights == (3, 0)
+    settings = settings_of(file, f"{TWO}weights = [3, 0]", url=None, relay=["smtp://c.example"])
+    assert settings.relays["default"].weights == ()
+    assert settings.warnings[0].startswith("weights of [relay.default]")
 
 
 def test_a_token_beside_a_password_in_a_variable_is_refused(file: Path) -> None:
