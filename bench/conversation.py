@@ -36,7 +36,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import hosts
+import sinks
 import stand
 
 from geomail.letter import Letter
@@ -60,7 +60,7 @@ def main() -> None:
     args = _arguments()
     stand.introduce(**vars(args))
     _words()
-    with stand.smtp_sink() as plain, hosts.near() as chunking:
+    with stand.smtp_sink() as plain, sinks.near() as chunking:
         ports = {"data": plain, "bdat": chunking.port}
         _wire(ports, args)
         strace = shutil.which("strace")

@@ -1,91 +1,93 @@
-"""The hosts of the benches that smtp-sink can't play: with CHUNKING, with TLS, or far away.
+"""Hosts that are slow, full, dead or limited, and what they do to others.
 
-Each is a process of its own on the core of all that is not the worker, and ends with its context.
-`taken()` is the host's own count: who claims to have delivered more than that has miscounted.
+    python bench/hosts.py [--part NAME]... [--quick] [and what the parts take, see below]
+
+PARTS
+Without --part all of them are run, one after the other, in about MINUTES minutes. --quick makes
+each a matter of seconds, to see that it works: those figures are no figures.
+
+The hosts are many_hosts.py, one process that shares its core with Redis; what they count is what
+counts. In each trial every mail has its own number, and its books are closed: lost is what neither
+arrived nor lies in Redis any more, twice is what arrived again.
 """
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Self
+import argparse
+import textwrap
+from collections.abc import Callable
+from typing import NamedTuple
 
 import stand
-
-_BENCH = Path(__file__).parent
-
-
-class Program:
-    """A program of this folder that says its port, and ends when its standard input does."""
-
-    def __init__(self, name: str, *arguments: object) -> None:
-        command = [sys.executable, str(_BENCH / name), *map(str, arguments)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.pid = self._process.pid
-        stand.pin(self.pid, stand.OTHERS_CORE)
-        said = self._next_line()
-        if not said:
-            raise SystemExit(f"{name} did not start")
-        self.port = int(said)
-
-    def ask(self) -> int:
-        """Return what it answers to a line: a number."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return int(self._next_line())
-
-    def _next_line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._process as process:
-            assert process.stdin is not None
-            process.stdin.close()
+from parts import dead, five, many, rate, sick, urgent
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
-    """A sink and what lies before it."""
-
-    sink: Program
-    line: Program | None = field(default=None)
-
-    @property
-    def port(self) -> int:
-        """Return where a client knocks."""
-        return (self.line or self.sink).port
-
-    def taken(self) -> int:
-        """Return how many mails it has taken so far."""
-        return self.sink.ask()
-
-    def cpu_s(self) -> tuple[float, float]:
-        """Return the CPU time used so far by the sink and by the delay line."""
-        return stand.cpu_s(self.sink.pid), stand.cpu_s(self.line.pid) if self.line else 0.0
+class _Part(NamedTuple):
+    run: Callable[[argparse.Namespace], None]
+    about: str
+    minutes: float
 
 
-@contextmanager
-def near(*tls: object) -> Iterator[Host]:
-    """Run geomail's sink on this machine; `tls` is what sink_host.py is told."""
-    with Program("sink_host.py", *tls) as sink:
-        yield Host(sink)
+_PARTS = {
+    "five": _Part(five.run, five.__doc__, 7),
+    "dead": _Part(dead.run, dead.__doc__, 20),
+    "urgent": _Part(urgent.run, urgent.__doc__, 4),
+    "many": _Part(many.run, many.__doc__, 3),
+    "rate": _Part(rate.run, rate.__doc__, 1.5),
+    "sick": _Part(sick.run, sick.__doc__, 4),
+}
+_QUICK = {
+    "runs": 1,
+    "mails": 30,
+    "warm": 1.0,
+    "timed": 2.0,
+    "bulk": 20_000,
+    "connections": 1000,
+    "seconds": 5.0,
+    "hosts": 50,
+}
 
 
-@contextmanager
-def far(rtt_ms: float) -> Iterator[Host]:
-    """Run geomail's sink behind a delay line; with a round trip of 0 there is none."""
-    with ExitStack() as stack:
-        sink = stack.enter_context(Program("sink_host.py"))
-        line = None
-        if rtt_ms:
-            line = stack.enter_context(Program("far_host.py", rtt_ms, sink.port))
-        yield Host(sink, line)
+def main() -> None:
+    """Run the parts that were asked for."""
+    args = _arguments()
+    stand.introduce(**vars(args))
+    for name in args.part or _PARTS:
+        _PARTS[name].run(args)
+        print(flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=_description(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--part", action="append", choices=tuple(_PARTS))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--size", type=int, default=1024, help="bytes of a mail's text")
+    parser.add_argument("--runs", type=int, default=3, help="dead, urgent, sick: by turns")
+    parser.add_argument("--mails", type=int, default=2000, help="five")
+    parser.add_argument("--warm", type=float, default=5.0, help="dead, sick: s before it's timed")
+    parser.add_argument("--timed", type=float, default=10.0, help="dead, many, sick: s")
+    parser.add_argument("--limit", action="append", choices=dead.LIMITS, help="dead")
+    parser.add_argument("--bulk", type=int, default=100_000, help="urgent: mails in front")
+    parser.add_argument("--connections", type=int, default=10_000, help="many")
+    parser.add_argument("--seconds", type=float, default=60.0, help="rate")
+    parser.add_argument("--hosts", type=int, default=500, help="sick")
+    parser.add_argument("--through", choices=sick.WAYS, default=sick.WAYS[0], help="sick")
+    args = parser.parse_args()
+    if args.quick:
+        vars(args).update(_QUICK)
+    return args
+
+
+def _description() -> str:
+    told = []
+    for name, part in _PARTS.items():
+        head, _, text = part.about.partition("\n\n")
+        told.append(f"    {name:<8}{head}  About {part.minutes:g} min.\n")
+        told.append(textwrap.indent(text.strip(), " " * 12) + "\n")
+    minutes = sum(part.minutes for part in _PARTS.values())
+    assert __doc__ is not None
+    return __doc__.replace("PARTS\n", "\n".join(told)).replace("MINUTES", f"{minutes:g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -25,8 +25,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import hosts
 import peers
+import sinks
 import stand
 
 _FASTEST = 20_000  # mails a second: more were never seen, so more need not wait
@@ -39,7 +39,7 @@ class Contender:
     """One of those who are compared; `run` sends, and returns how fast and how many in all."""
 
     name: str
-    run: Callable[[hosts.Host, float], tuple[stand.Run, int]]
+    run: Callable[[sinks.Host, float], tuple[stand.Run, int]]
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     stand.introduce(**vars(args))
     contenders = _contenders(args)
     for rtt_ms in args.rtt_ms:
-        with hosts.far(rtt_ms) as host:
+        with sinks.far(rtt_ms) as host:
             _compare(contenders, host, rtt_ms, args)
 
 
@@ -101,7 +101,7 @@ def _contender(peer: peers.Peer, args: argparse.Namespace) -> Contender:
 
 
 def _compare(
-    contenders: list[Contender], host: hosts.Host, rtt_ms: float, args: argparse.Namespace
+    contenders: list[Contender], host: sinks.Host, rtt_ms: float, args: argparse.Namespace
 ) -> None:
     bound = args.connections / rtt_ms * 1000 if rtt_ms else 0.0
     told = f", bound {bound:,.0f} mails/s" if bound else ", straight to the sink"
@@ -120,7 +120,7 @@ def _compare(
     print()
 
 
-def _run(contender: Contender, host: hosts.Host, rtt_s: float, bound: float) -> stand.Run:
+def _run(contender: Contender, host: sinks.Host, rtt_s: float, bound: float) -> stand.Run:
     before, used = host.taken(), host.cpu_s()
     run, claimed = contender.run(host, rtt_s)
     taken = host.taken() - before
@@ -141,7 +141,7 @@ def _print(name: str, run: stand.Run, bound: float, more: str = "") -> None:
 
 
 def _geomail(
-    host: hosts.Host, rtt_s: float, args: argparse.Namespace, chunking: str
+    host: sinks.Host, rtt_s: float, args: argparse.Namespace, chunking: str
 ) -> tuple[stand.Run, int]:
     in_flight = args.in_flight if chunking == "on" else 1
     fastest = min(_FASTEST, args.connections * in_flight / rtt_s if rtt_s else _FASTEST)

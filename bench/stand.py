@@ -138,9 +138,9 @@ def push(queue: Queue, count: int, *, size: int, relays: Sequence[str] = ("",)) 
         queue.push([mail(number, body, relay) for number in numbers for relay in relays])
 
 
-def mail(number: int, body: str, relay: str = "") -> bytes:
+def mail(number: int, body: str, relay: str = "", *, domain: str = "example.com") -> bytes:
     """Return the payload of a mail."""
-    to = {f"demo+{number}@example.com": "Ada Lovelace"}
+    to = {f"demo+{number}@{domain}": "Ada Lovelace"}
     fields = {"to": to, "subject": f"Your order {number}", "body": body}
     return json.dumps(fields | ({"relay": relay} if relay else {})).encode()
 

@@ -32,7 +32,7 @@ import stand
 import trustme
 from gevent import socket
 
-import hosts
+import sinks
 from geomail import config
 from geomail.delivery.trust import Trust
 
@@ -86,7 +86,7 @@ def _papers(folder: Path, key: str, *, intermediates: int = 0) -> Papers:
 
 def _rate(folder: Path, args: argparse.Namespace) -> None:
     papers = _papers(folder, "ECDSA")
-    with hosts.near() as plain, hosts.near(papers.cert, "starttls") as under_tls:
+    with sinks.near() as plain, sinks.near(papers.cert, "starttls") as under_tls:
         clear = f'url = "smtp://localhost:{plain.port}"\n'
         url = f"smtp+starttls://localhost:{under_tls.port}"
         verified = f'url = "{url}"\nca_file = "{papers.authority}"\n'
@@ -103,7 +103,7 @@ def _rate(folder: Path, args: argparse.Namespace) -> None:
     print(f" of what the worker's core allows {costs['plain'] / costs['TLS']:.2f}\n", flush=True)
 
 
-def _run(name: str, host: hosts.Host, relay: str, args: argparse.Namespace) -> stand.Run:
+def _run(name: str, host: sinks.Host, relay: str, args: argparse.Namespace) -> stand.Run:
     before, used_s = host.taken(), host.cpu_s()[0]
     with stand.fresh_queue() as (queue, url, folder):
         stand.push(queue, args.count, size=1024)
@@ -128,7 +128,7 @@ def _handshake(folder: Path, args: argparse.Namespace) -> None:
     for key, intermediates in product(_KEYS, (0, 1)):
         papers = _papers(folder, key, intermediates=intermediates)
         for version in _VERSIONS:
-            with hosts.near(papers.cert, "implicit", version) as host:
+            with sinks.near(papers.cert, "implicit", version) as host:
                 trust = _trust(host.port, papers)
                 _shake(host.port, trust)  # what only the first one costs
                 full, resumed = [], []

@@ -23,6 +23,7 @@ from geomail.delivery.delivery import Delivery
 from geomail.delivery.lanes import Lanes
 from geomail.errors import GeomailError, RedisUnusable
 from geomail.queue import Counts, Link, Queue, Slot, journal
+from geomail.worker import files
 from geomail.worker.admission import Admission
 from geomail.worker.clock import RedisClock
 from geomail.worker.heap import give_back_large_blocks
@@ -45,6 +46,7 @@ def run(settings: Settings) -> int:
     if settings.redis is None:
         raise RedisUnusable("no Redis: pass --redis URL")
     give_back_large_blocks()
+    files.make_room(settings.concurrency)
     link = Link(settings.redis)
     queues = [
         Queue(link, name, lease_s=settings.lease_s, beat_s=settings.beat_s)
