@@ -4,7 +4,8 @@ The fields of `Settings` are the one truth. From them derive the names in geomai
 variables GEOMAIL_<NAME>, what a flag means, and the table in the README. A flag goes over a
 variable, that over the file (`--config`, else ./geomail.toml, else /etc/geomail/geomail.toml), that
 over the default. What can't be used raises ConfigError: one line that names the place and what is
-allowed there, for an unknown name the nearest one. What a relay is, geomail.relays knows.
+allowed there, for an unknown name the nearest one. What relays and routes are, geomail.relays
+knows.
 
 A password never stands in a message, nor in the repr of anything. Nothing here opens a connection.
 """
@@ -19,7 +20,7 @@ from typing import Any
 
 from geomail import relays, spelling
 from geomail.errors import ConfigError
-from geomail.relays import Member, Relay, parse_relay_url
+from geomail.relays import Member, Relay, Routing, parse_relay_url
 from geomail.values import (
     helo_name,
     mail_address,
@@ -125,6 +126,7 @@ class Settings:
         name="queue",
     )
     relays: dict[str, Relay] = dataclasses.field(default_factory=dict)
+    routing: Routing = dataclasses.field(default_factory=Routing)
     sender: str | None = _setting(
         None, mail_address, "From of mails that name none", flag="--from ADDR", name="from"
     )
@@ -273,6 +275,9 @@ class _Source:
         reader = relays.Reader(environ=self.environ, place=str(place), warnings=warnings)
         values["process"], values["parent"] = _place(self.environ)
         values["relays"] = reader.read(table.get("relay", {}), _listed(self.flags.get("--relay")))
+        values["routing"] = relays.read_routing(
+            table.get("route", []), relays=values["relays"], place=str(place)
+        )
         return _checked(Settings(**values, warnings=tuple(warnings), _source=self))
 
     def _file(self) -> Path | None:
@@ -364,8 +369,8 @@ def _read(place: Path) -> dict[str, Any]:
 
 def _refuse_unknown(table: Mapping[str, object], place: str) -> None:
     for name in table:
-        if name not in _BY_NAME and name != "relay":
-            hint = spelling.hint(name, [*_BY_NAME, "relay"])
+        if name not in _BY_NAME and name not in ("relay", "route"):
+            hint = spelling.hint(name, [*_BY_NAME, "relay", "route"])
             raise ConfigError(f"unknown setting {name!r} in {place}{hint}")
 
 

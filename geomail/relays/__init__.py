@@ -2,6 +2,7 @@
 
     url       one host: what its URL says, the login included
     relay     hosts under one name, with what their owner has decided for them all
+    routing   which relay takes whose mail: [[route]] in the file
     table     relays of what file, variables and flags say together
     limits    what its owner allows himself there
     files     the files that a relay names: checked before anything connects, a token read
@@ -14,6 +15,7 @@ repeats what could be one. Nothing here opens a connection, and only `files` rea
 from geomail.relays.files import check_files, read_token
 from geomail.relays.limits import Limits, Rate, SiteLimits
 from geomail.relays.relay import Chunking, Pipeline, Relay
+from geomail.relays.routing import Routing, Rule, read_routing
 from geomail.relays.table import KEYS, Reader, keys_table
 from geomail.relays.url import (
     VARIABLES,
@@ -34,6 +36,8 @@ __all__ = [
     "Rate",
     "Reader",
     "Relay",
+    "Routing",
+    "Rule",
     "SiteLimits",
     "Tls",
     "check_files",
@@ -41,5 +45,6 @@ __all__ = [
     "keys_table",
     "parse_relay_url",
     "password_variable",
+    "read_routing",
     "read_token",
 ]

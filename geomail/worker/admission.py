@@ -2,7 +2,7 @@
 
 can't be decoded, no route, no sender      dead, with a reason for the producer's author
 relay mx, and DNS has to be asked          waits for it, while all others go on
-relay mx, and more than one site           split in Redis, one part a site (sorting.py)
+several relays by [[route]], or sites      split in Redis, one part a place (sorting.py)
 expired, or older than max_age             dead
 not due yet (send_at)                      delayed; no try is counted
 more recipients than a transaction takes   split in Redis, before anything is sent
@@ -25,7 +25,7 @@ from geomail.delivery.lane import Lane
 from geomail.delivery.lanes import Lanes
 from geomail.delivery.pace import is_too_old
 from geomail.delivery.route import Route, names
-from geomail.delivery.site import Site, Unroutable
+from geomail.delivery.site import Unroutable, mail_domain
 from geomail.delivery.sites import Found
 from geomail.errors import ConfigError, PayloadError
 from geomail.job import Address, CallTask, Email, HttpTask, Job, decode
@@ -46,7 +46,15 @@ from geomail.queue import (
 from geomail.worker.clock import RedisClock
 from geomail.worker.settlement import since_ms
 from geomail.worker.settler import Settler
-from geomail.worker.sorting import Sorted, parts_of, record_of_sorted, sort
+from geomail.worker.sorting import (
+    Place,
+    Sorted,
+    Where,
+    parts_of,
+    place,
+    record_of_sorted,
+    sort,
+)
 
 DEFAULT_RELAY = "default"
 _FULL_AGAIN_S = 1.0
@@ -72,6 +80,8 @@ class Admission:
         bare = settings.redirect_to
         if bare is not None and _mailbox(bare, "redirect_to").addr != bare:
             raise ConfigError(f"redirect_to must be an address without a name, not {bare!r}")
+        self._routing = settings.routing or None
+        self._anybody = _mailbox(settings.sender, "from") if settings.sender is not None else None
         self._senders = {name: _sender(settings, relay) for name, relay in settings.relays.items()}
         self._settings = settings
 
@@ -174,15 +184,19 @@ class Admission:
             metrics.count("scheduled")
             self._settler.add(queue, Retry(slot, job.send_at_ms - now_ms, slot.state))
             return None
-        route = self._lanes.routes.get(job.relay or DEFAULT_RELAY)
-        if route is None:
-            known = names(self._lanes.routes.values())
-            raise PayloadError(f"relay {job.relay or DEFAULT_RELAY!r} is not known; known: {known}")
-        self._check_age(slot, job, route, now_ms)
+        recipients = slot.state.rcpt or job.recipients
+        relay = job.relay or DEFAULT_RELAY
+        if self._routing is not None and job.relay is None:
+            relays = self._relays_of(job, recipients)
+            if len(relays) > 1:
+                self._divide(queue, slot, job, recipients, answers)
+                return None
+            relay = relays.pop()
+        route = self._route(relay)
+        self._check_age(slot, job, now_ms, route)
         sender = job.sender or self._senders[route.name]
         if sender is None and job.raw is None:
             raise PayloadError("no sender: the payload has no from; pass --from")
-        recipients = slot.state.rcpt or job.recipients
         now = time.monotonic()
         delivery = Delivery(
             queue,
@@ -209,6 +223,67 @@ class Admission:
             return None
         return lane, delivery
 
+    def _route(self, relay: str) -> Route:
+        route = self._lanes.routes.get(relay)
+        if route is None:
+            known = names(self._lanes.routes.values())
+            raise PayloadError(f"relay {relay!r} is not known; known: {known}")
+        return route
+
+    # ---- by the recipients' and the sender's domains
+
+    def _relays_of(self, job: Email, recipients: Sequence[str]) -> set[str]:
+        """Return the relays that the recipients' mail goes to by [[route]]."""
+        sender = self._sender_domain(job)
+        redirect_to = self._settings.redirect_to
+        return {
+            self._relay_of(mail_domain(recipient), sender)
+            for recipient in ([redirect_to] if redirect_to else recipients)
+        }
+
+    def _relay_of(self, domain: str | Unroutable, sender: str) -> str:
+        if self._routing is None or not isinstance(domain, str):
+            return DEFAULT_RELAY
+        return self._routing.relay_of(domain, sender) or DEFAULT_RELAY
+
+    def _sender_domain(self, job: Email) -> str:
+        sender = job.sender or self._anybody
+        address = job.mail_from if job.raw is not None else sender and sender.addr
+        domain = mail_domain(address or "")
+        return domain if isinstance(domain, str) else ""
+
+    def _divide(
+        self,
+        queue: Queue,
+        slot: Slot,
+        job: Email,
+        recipients: Sequence[str],
+        answers: Mapping[str, Found],
+    ) -> None:
+        """Split a job whose recipients go to several relays, or ask DNS for it first."""
+        self._check_age(slot, job, self._clock.now_ms(), None)
+        domain_of_sender = self._sender_domain(job)
+        delivery = Delivery(
+            queue, slot, email=job, recipients=recipients, sender=Address(""), route=""
+        )
+        asking: dict[Direct, set[str]] = {}
+
+        def look(domain: str) -> Where | None:
+            relay = self._relay_of(domain, domain_of_sender)
+            direct = self._lanes.directs.get(relay)
+            if direct is None or direct.is_held:
+                return Place(relay)
+            known = place(relay, answers.get(domain) or direct.sites.known(domain))
+            if known is None:
+                asking.setdefault(direct, set()).add(domain)
+            return known
+
+        found, _ = sort(recipients, look, redirect_to=self._settings.redirect_to)
+        for direct, domains in asking.items():
+            self._ask(direct, delivery, domains, answers, time.monotonic())
+            return
+        self._settle_sorted(delivery, found)
+
     # ---- straight to the recipients' hosts
 
     def _one_site(
@@ -218,21 +293,24 @@ class Admission:
 
         None: there are several or none, which is settled, or DNS has to be asked first.
         """
-        queue, slot = delivery.queue, delivery.slot
         if direct.is_held:
-            self._park(queue, slot, direct.name, now)
+            self._park(delivery.queue, delivery.slot, direct.name, now)
             return None
         found, unknown = sort(
             delivery.recipients,
-            lambda domain: answers.get(domain) or direct.sites.known(domain),
+            lambda domain: place(direct.name, answers.get(domain) or direct.sites.known(domain)),
             redirect_to=self._settings.redirect_to,
         )
         if unknown:
             self._ask(direct, delivery, unknown, answers, now)
             return None
         where = next(iter(found))
-        if len(found) == 1 and isinstance(where, Site):
-            return direct.route_to(where, now)
+        if len(found) == 1 and isinstance(where, Place) and where.site is not None:
+            return direct.route_to(where.site, now)
+        self._settle_sorted(delivery, found)
+        return None
+
+    def _settle_sorted(self, delivery: Delivery, found: Sorted) -> None:
         record = record_of_sorted(
             delivery,
             found,
@@ -241,8 +319,7 @@ class Admission:
             chance=self._lanes.chance(),
         )
         _tell(delivery, found, record)
-        self._settler.add(queue, record)
-        return None
+        self._settler.add(delivery.queue, record)
 
     def _ask(
         self,
@@ -285,10 +362,11 @@ class Admission:
 
     # ---- settled at once
 
-    def _check_age(self, slot: Slot, job: Email, route: Route, now_ms: int) -> None:
+    def _check_age(self, slot: Slot, job: Email, now_ms: int, route: Route | None) -> None:
         max_age_s = self._settings.max_age_s
         if is_too_old(since_ms(slot, job), now_ms, max_age_s=max_age_s):
-            why = route.last_error() or slot.state.last or "the host never took it"
+            said = route.last_error() if route is not None else None
+            why = said or slot.state.last or "the host never took it"
             raise PayloadError(f"older than {max_age_s:g} s: {why}")
 
     def _split(self, queue: Queue, slot: Slot, recipients: Sequence[str], most: int) -> None:
@@ -314,7 +392,7 @@ class Admission:
 
 
 def _tell(delivery: Delivery, found: Sorted, record: Record) -> None:
-    """Log and count what DNS has settled."""
+    """Log and count what is settled by where mail goes."""
     what = {Retry: "deferred", Dead: "dead"}.get(type(record), "split")
     metrics.count(what)
     refused = [str(where) for where in found if isinstance(where, Unroutable)]

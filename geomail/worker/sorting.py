@@ -1,7 +1,7 @@
-"""Sorting: who of a job's recipients goes where, when mail goes straight to their domains' hosts.
+"""Sorting: who of a job's recipients goes where, when they may have to be told apart.
 
-all to one site                        one delivery
-to several sites                       split in Redis: a part for each site, sent on its own
+all to one place                       one delivery
+to several relays, or sites of `mx`    split in Redis once: a part for each place, sent on its own
 a domain that takes no mail ever       dead, with what DNS has answered
 a domain not found out for now         a try, and the retry schedule, for those recipients
 
@@ -9,6 +9,7 @@ Each recipient is in exactly one part, and a part that is done is never sent aga
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -20,8 +21,23 @@ from geomail.delivery.sites import Found
 from geomail.queue import Dead, Part, Record, Retry, Slot, Split
 from geomail.worker.settlement import record_of
 
-Look = Callable[[str], Found | None]
-Sorted = Mapping[Found, Sequence[str]]
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where mail goes: to a relay, or one site of a relay `mx`."""
+
+    relay: str
+    site: Site | None = None
+
+
+Where = Place | Unroutable
+Look = Callable[[str], Where | None]
+Sorted = Mapping[Where, Sequence[str]]
+
+
+def place(relay: str, found: Found | None) -> Where | None:
+    """Return what was found out about a domain as a place of the relay `mx`."""
+    return Place(relay, found) if isinstance(found, Site) else found
 
 
 def sort(
@@ -34,7 +50,7 @@ def sort(
     by_domain: dict[str | Unroutable, list[str]] = {}
     for recipient in recipients:
         by_domain.setdefault(mail_domain(redirect_to or recipient), []).append(recipient)
-    found: dict[Found, list[str]] = {}
+    found: dict[Where, list[str]] = {}
     unknown: set[str] = set()
     for domain, theirs in by_domain.items():
         where = look(domain) if isinstance(domain, str) else domain
@@ -48,11 +64,11 @@ def sort(
 def record_of_sorted(
     delivery: Delivery, found: Sorted, *, settings: Settings, now_ms: int, chance: float
 ) -> Record:
-    """Return the record of a job whose recipients don't all go to one site."""
+    """Return the record of a job whose recipients don't all go to one place."""
     parts = [
         part
         for where, recipients in found.items()
-        if isinstance(where, Site)
+        if isinstance(where, Place)
         for part in parts_of(delivery.slot, recipients, settings.max_recipients)
     ]
     refused = _refused(found)
