@@ -26,11 +26,12 @@ from geomail.errors import ConfigError, GeomailError, PayloadError, RedisUnusabl
 from geomail.pidfile import PidFile
 
 if TYPE_CHECKING:
-    from geomail.queue import Queue
+    from geomail.queue import Link, Queue
 
 Given = Mapping[str, Any]
 
 _CHECK_S = 15.0  # a person waits for the answer
+_ANSWERS_S = 10.0  # and gives up
 _STARTS_S = 5.0  # a run that was begun a moment ago has started its Redis by then
 _LOOK_AGAIN_S = 0.05
 _MARGIN_S = 5.0
@@ -71,7 +72,8 @@ def _end_output() -> None:
 
 def _obey(argv: Sequence[str]) -> int:
     if {"--help", "-h"}.intersection(argv):
-        _say(usage.page().rstrip())
+        command = usage.command_of(argv)
+        _say((usage.page_of(command) if command else usage.page()).rstrip())
         return 0
     if "--version" in argv:
         _say(f"geomail {__version__}")
@@ -183,13 +185,33 @@ def _content(path: str) -> bytes:
 
 
 def _status(given: Given, settings: Settings) -> int:
-    from geomail import report
+    from geomail import board, report
+    from geomail.queue import Queue
 
-    queues = _queues(settings)
+    link = _link(settings)
+    queues = [Queue(link, name) for name, _ in settings.queues]
     counts = {queue.name: queue.counts() for queue in queues}
     reasons = {queue.name: queue.dead_reasons() for queue in queues}
-    show = report.status_as_json if given["--json"] else report.status
-    _say(show(counts, reasons))
+    seen = board.look(link, counts)
+    if given["--json"]:
+        _say(report.status_as_json(counts, reasons, board.troubles_as_json(seen)))
+    else:
+        _say(report.status(counts, reasons, board.troubles(seen)))
+    return 0
+
+
+def _hosts(given: Given, settings: Settings) -> int:
+    from geomail import board
+
+    seen = board.look(_link(settings), (name for name, _ in settings.queues))
+    _say(board.as_json(seen) if given["--json"] else board.for_terminal(seen))
+    return 0
+
+
+def _why(given: Given, settings: Settings) -> int:
+    from geomail import trace
+
+    _say(trace.why(_link(settings), settings, given["ID"][0]))
     return 0
 
 
@@ -363,13 +385,20 @@ def _queue(settings: Settings, *, patience_s: float = 0.0) -> "Queue":
 
 
 def _queues(settings: Settings, *, patience_s: float = 0.0) -> list["Queue"]:
-    from geomail.queue import Link, Queue, embedded
+    from geomail.queue import Queue
+
+    link = _link(settings, patience_s=patience_s)
+    return [Queue(link, name) for name, _ in settings.queues]
+
+
+def _link(settings: Settings, *, patience_s: float = 0.0) -> "Link":
+    from geomail.queue import Link, embedded
 
     url = settings.redis or embedded.URL
-    link = Link(url)
+    link = Link(url, patience_s=_ANSWERS_S)
     _await_redis(url, link.address, 0.0 if settings.redis else patience_s)
     link.probe()
-    return [Queue(link, name) for name, _ in settings.queues]
+    return link
 
 
 def _await_redis(url: str, address: str, patience_s: float) -> None:
@@ -389,6 +418,8 @@ _COMMANDS: Mapping[str, Callable[[Given, Settings], int]] = {
     "run": _run,
     "send": _send,
     "status": _status,
+    "hosts": _hosts,
+    "why": _why,
     "check": _check,
     "dead": _dead,
     "hold": _hold,

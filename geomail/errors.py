@@ -21,5 +21,9 @@ class RedisUnusable(GeomailError):
     """Redis answers, and refuses us for a reason that waiting does not mend (exit status 2)."""
 
 
+class RedisAway(GeomailError):
+    """Redis has not answered for as long as a person waits."""
+
+
 class ProtocolError(GeomailError):
     """The peer's bytes can't be what the protocol allows here: the connection is out of step."""

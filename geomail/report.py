@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _REASON_WIDTH = 100
 _TOP_REASONS = 5
+_TOP_TROUBLES = 10
 # What a failed check says, at which kind of URL, and what a person can try then.
 _ADVICE = (
     (
@@ -41,20 +42,39 @@ _ADVICE = (
 )
 
 
-def status(counts: Mapping[str, "Counts"], reasons: Mapping[str, Mapping[str, int]]) -> str:
+def status(
+    counts: Mapping[str, "Counts"],
+    reasons: Mapping[str, Mapping[str, int]],
+    troubles: Sequence[tuple[str, str]] = (),
+) -> str:
     """Return how many jobs of each queue are where, for people.
 
-    `reasons`: for each queue, why the newest dead letters died, most frequent first.
+    `reasons`: for each queue, why the newest dead letters died, most frequent first; `troubles`:
+    hosts that take nothing now, and why.
     """
-    return "\n\n".join(
+    parts = [
         f"{shown(name)}\n{_aligned(_status_rows(one, reasons[name]), indent=2)}"
         for name, one in counts.items()
-    )
+    ]
+    if troubles:
+        lines = "\n".join(f"  {host}: {told}" for host, told in troubles[:_TOP_TROUBLES])
+        more = len(troubles) - _TOP_TROUBLES
+        rest = f"\n  and {more} more (geomail hosts)" if more > 0 else ""
+        parts.append(f"hosts in trouble\n{lines}{rest}")
+    return "\n\n".join(parts)
 
 
-def status_as_json(counts: Mapping[str, "Counts"], reasons: Mapping[str, Mapping[str, int]]) -> str:
-    """Return the same, one object by queue, for programs."""
-    return _json({name: _with_sums(one, reasons[name]) for name, one in counts.items()})
+def status_as_json(
+    counts: Mapping[str, "Counts"],
+    reasons: Mapping[str, Mapping[str, int]],
+    troubles: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Return the same for programs: one object by queue.
+
+    With several queues each has the same hosts in trouble, for workers share them.
+    """
+    hosts = {"hosts_in_trouble": list(troubles)}
+    return _json({name: hosts | _with_sums(one, reasons[name]) for name, one in counts.items()})
 
 
 def dead_letters(letters: Sequence["DeadLetter"]) -> str:

@@ -27,6 +27,8 @@ Usage:
   geomail send (--to ADDR)... [--from ADDR] [--subject TEXT] [--text FILE] [--html FILE]
                [--attach FILE]... [--queue NAME] [options]
   geomail status [--json] [--queue NAME]... [options]
+  geomail hosts [--json] [--queue NAME]... [options]
+  geomail why ID [--queue NAME]... [options]
   geomail check [--relay URL]... [--queue NAME]... [options]
   geomail dead list [--reason TEXT] [--limit N] [--json] [--queue NAME] [options]
   geomail dead show ID [--queue NAME] [options]
@@ -43,6 +45,8 @@ Usage:
   run     takes jobs from the queue and delivers them, until it is told to leave
   send    puts one mail on the queue
   status  tells how many jobs are where
+  hosts   shows each host as all workers see it, those in trouble first
+  why     tells where a mail is, and what holds it: by its id, or the id that its producer gave it
   check   connects to Redis and to each relay, logs in, sends nothing
   dead    shows dead letters, has them tried again, or drops them
   hold    keeps back what goes to a relay, or all of a queue, in every worker
@@ -84,7 +88,7 @@ Options of send:
   --html FILE            file with the HTML, in UTF-8
   --attach FILE          file to attach; repeat it for more
 
-Options of status and dead:
+Options of status, hosts and dead:
   --json                 print JSON
   --reason TEXT          only dead letters whose reason contains TEXT
   --limit N              at most N dead letters [default: 50]
@@ -115,18 +119,24 @@ Options of sink:
 Other options:
   -h --help              print this
   --version              print the version
+"""
 
+_SINK_ADDRESSES = """\
 What the sink does to mail is said by its address: reply+451@… is answered 451, data+550@… is
 refused at the final dot, stall+30@… is answered 30 s late, hangup@… cuts the connection, rst+9@…
 resets it after 9 octets of the content, never@… is not answered; also greylist+2@…, slow+2@…,
 bdat+502@…, drip+2@…, junk@…, twice@…, skip@….
 
+"""
+
+_ELSEWHERE = """\
 Each setting can also come from a variable (GEOMAIL_CONCURRENCY) or from geomail.toml.
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.
 """
 
 COMMANDS = (
-    "run", "send", "status", "check", "dead", "hold", "resume", "stop", "sink", "demo",
+    "run", "send", "status", "hosts", "why", "check", "dead", "hold", "resume", "stop", "sink",
+    "demo",
 )  # fmt: skip
 _INDENT = 25
 
@@ -146,7 +156,34 @@ def page() -> str:
                 told = f"; default {default}" if default not in ("", "false") else ""
                 lines += _option(flag, setting.metavar, setting.help + told)
         sections.append("\n".join(lines) + "\n")
-    return "\n".join([_USAGE, *sections, _OTHERS])
+    return "\n".join([_USAGE, *sections, _OTHERS, _SINK_ADDRESSES + _ELSEWHERE])
+
+
+def page_of(command: str) -> str:
+    """Return what `geomail COMMAND --help` prints: its own part of the page."""
+    calls, told = _USAGE.split("\n\n")[1:3]
+    own = re.split(r"\n(?=  geomail )", calls)[1:]
+    own = [call for call in own if call.split()[1] == command]
+    says = next(line for line in told.splitlines() if line.split()[0] == command)
+    return (
+        f"geomail {' '.join(says.split())}\n\nUsage:\n"
+        + "\n".join(own)
+        + f"\n\nOptions:\n{_options_of(command)}\n"
+        + {"sink": _SINK_ADDRESSES, "run": _ELSEWHERE}.get(command, "")
+        + "All commands: geomail --help\n"
+    )
+
+
+def _options_of(command: str) -> str:
+    told = dict(re.findall(r"^  (--[a-z-]+)((?:.*\n)(?: {3,}.*\n)*)", page(), re.MULTILINE))
+    flags, common = _flags_of(command), _SETTINGS_AS_OPTIONS[0][1]
+    mine = [flag for flag in told if flag in flags and flag not in common]
+    return "".join(f"  {flag}{told[flag]}" for flag in [*mine, *common])
+
+
+def command_of(argv: Sequence[str]) -> str | None:
+    """Return which command is typed, None when there is none."""
+    return next((word for word in argv if word in COMMANDS), None)
 
 
 def read(argv: Sequence[str]) -> dict[str, Any]:
@@ -161,7 +198,7 @@ def read(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _check_words(argv: Sequence[str], text: str) -> None:
-    command = next((word for word in argv if word in COMMANDS), None)
+    command = command_of(argv)
     flags = set(re.findall(r"--[a-z-]+", text)) | {"-h"}
     own = flags if command is None else _flags_of(command)
     for word in argv[: argv.index("--")] if "--" in argv else argv:

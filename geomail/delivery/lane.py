@@ -75,6 +75,7 @@ class Lane:
             backoff_base_s=settings.backoff_base_s,
             backoff_cap_s=settings.backoff_cap_s,
         )
+        self.delivered = self.failed = 0  # for people only: counted by whoever settles
         self.clear_until = 0.0
         self.is_warned = False
         self.habits = Habits()

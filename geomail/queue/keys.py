@@ -34,6 +34,7 @@ class Keys:
         self.workers = self._named("workers")
         self.stats = self._named("stats")
         self.held = self._named("held")
+        self.hosts = self._named("hosts")
         self.seen = (self._named("seen:0"), self._named("seen:1"))
         self.outcomes = (self._named("outcomes:0"), self._named("outcomes:1"))
 

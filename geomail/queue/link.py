@@ -16,6 +16,7 @@ a call; `Connection.interrupt` is the way to end a wait.
 """
 
 import hashlib
+import math
 import random
 import re
 import socket
@@ -34,7 +35,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from geomail import log
-from geomail.errors import RedisUnusable
+from geomail.errors import RedisAway, RedisUnusable
 from geomail.queue.address import WHAT_A_URL_IS, Node, read_url
 from geomail.queue.topology import (
     REDIS_ERRORS,
@@ -103,12 +104,19 @@ class Link:
     """A Redis: how it is reached, and the news of whether it answers."""
 
     def __init__(
-        self, url: str, *, connect_timeout_s: float = 5.0, reply_timeout_s: float = 5.0
+        self,
+        url: str,
+        *,
+        connect_timeout_s: float = 5.0,
+        reply_timeout_s: float = 5.0,
+        patience_s: float = math.inf,
     ) -> None:
         """Read the URL; raises RedisUnusable, without repeating it, when it can't be used.
 
-        Nobody is connected to before the first call of a connection.
+        Nobody is connected to before the first call of a connection. `patience_s`: how long a call
+        may go unanswered before it is given up with RedisAway, and nothing logged; else never.
         """
+        self.patience_s = patience_s
         self.reply_timeout_s = reply_timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._address = read_url(url)
@@ -319,12 +327,15 @@ class Connection:
         pause_s = _FIRST_PAUSE_S
         longest_s = _LONGEST_PAUSE_OF_A_MOVE_S if self._place.can_move else _LONGEST_PAUSE_S
         with self._turn:
+            began = time.monotonic()
             while True:
                 try:
                     reply = self._exchange(packed, script, extra)
                 except REDIS_ERRORS as error:
                     self._wire.disconnect()
                     self._fail(error, patient=patient)
+                    if time.monotonic() - began >= self._link.patience_s:
+                        self._give_up(error)
                 except BaseException:
                     self._wire.disconnect()
                     raise
@@ -378,8 +389,17 @@ class Connection:
         self._place.doubt(self._node, error)
         if not patient and self._is_final(error):
             self._refuse(error)
+        if self._link.patience_s < math.inf:
+            return  # whoever waits is told at the end
         advice = self._link.doubt_of_tls(text_of(error)) if self.is_new else None
         self._place.news.complain(self.role, text_of(error), advice)
+
+    def _give_up(self, error: Exception) -> NoReturn:
+        advice = self._link.doubt_of_tls(text_of(error)) if self.is_new else None
+        said = f"{text_of(error)}; {advice}" if advice else text_of(error)
+        raise RedisAway(
+            f"Redis at {self._link.address} gave no answer for {self._link.patience_s:g} s: {said}"
+        ) from error
 
     def _is_final(self, error: Exception) -> bool:
         if _PASSES.search(text_of(error)):

@@ -83,15 +83,16 @@ class Queue:
                 self._lease = lease
                 return
 
-    def beat(self) -> bool:
+    def beat(self, shown: bytes = b"") -> bool:
         """Renew the lease and compare what Redis believes we hold.
 
+        `shown`: what people are to see of this worker until its next beat; empty: nothing.
         Returns False when somebody has fenced us: the caller registers anew. Slots that Redis lost
         the settling of (a roll-back) are settled again and counted as `reconciled`.
         """
         lease = self._lease
         before_seq, believed = lease.next_seq, lease.snapshot(time.monotonic())
-        table = self._beat(lease, register=False, patient=True)
+        table = self._beat(lease, register=False, patient=True, shown=shown)
         if table is None:
             lease.lose()
             return False
@@ -116,7 +117,7 @@ class Queue:
     def leave(self) -> bool:
         """Take this worker off the books, and return True, if it holds nothing."""
         worker = self._lease.worker
-        keys = (self._keys.open(worker), self._keys.workers)
+        keys = (self._keys.open(worker), self._keys.workers, self._keys.hosts)
         is_gone = bool(self._beater.run(_LEAVE, keys, (worker,)))
         if is_gone:
             self._lease.lose()
@@ -129,12 +130,14 @@ class Queue:
             connection.close()
         self._door.close()
 
-    def _beat(self, lease: Lease, *, register: bool, patient: bool) -> dict[int, bytes] | None:
+    def _beat(
+        self, lease: Lease, *, register: bool, patient: bool, shown: bytes = b""
+    ) -> dict[int, bytes] | None:
         sent_s = time.monotonic()
         names = self._keys
         keys = [names.open(lease.worker), names.workers, names.held]
-        keys += [names.list, names.arrive, names.stats]
-        arguments = (lease.worker, int(register), int(self.lease_s * 1000))
+        keys += [names.list, names.arrive, names.stats, names.hosts]
+        arguments = (lease.worker, int(register), int(self.lease_s * 1000), shown)
         reply = self._beater.run(_BEAT, keys, arguments, patient=patient)
         if reply[0] == b"FENCED":
             return None
@@ -321,7 +324,7 @@ class Queue:
     def _reap_call(self, victim: str, is_forced: bool, seqs: list[int]) -> list[Any]:
         keys = self._keys
         names = [keys.open(victim or "nobody"), keys.workers, keys.jobs, keys.front]
-        names += [keys.suspects, keys.dead, keys.stats, *keys.seen, *keys.outcomes]
+        names += [keys.suspects, keys.dead, keys.stats, *keys.seen, *keys.outcomes, keys.hosts]
         names += [keys.batch(victim, seq) for seq in seqs]
         reply: list[Any] = self._desk.run(_REAP, names, (victim, int(is_forced), *seqs))
         return reply

@@ -1,6 +1,6 @@
 -- reap: bring back the jobs of a worker that stopped beating.
 --
--- KEYS  open:<victim> workers jobs front suspects dead stats seen:0 seen:1 outcomes:0 outcomes:1
+-- KEYS  open:<victim> workers jobs front suspects dead stats seen:0 seen:1 outcomes:0 outcomes:1 hosts
 --       batch:<victim>:<seq>…
 -- ARGV  victim or '', force (0|1), seqs, newest first
 -- Returns  without a victim: {victim…}, those whose lease is over and those fenced and not yet empty;
@@ -40,6 +40,7 @@ local function fence()
     return false
   end
   call('ZADD', workers, 0, victim)
+  redis.pcall('HDEL', KEYS[12], victim)
   return true
 end
 
@@ -121,7 +122,7 @@ for i = 3, #ARGV do
   if done >= 8 or bytes_moved >= 1000000 then
     break
   end
-  reap_batch(KEYS[9 + i], ARGV[i])
+  reap_batch(KEYS[10 + i], ARGV[i])
   done = done + 1
 end
 close_if_empty()

@@ -19,6 +19,7 @@ from gevent.event import Event
 
 from geomail import log, metrics
 from geomail.config import Settings, require_relays
+from geomail.delivery import shown
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.lanes import Lanes
 from geomail.errors import GeomailError, RedisUnusable
@@ -172,12 +173,22 @@ class Worker:
             gevent.sleep(self.settings.beat_s)
             for queue in self._queues:
                 self._recall(queue)
-                if not queue.beat():
+                if not queue.beat(self._shown(queue)):
                     log.warning("lease_lost", list=queue.name, worker=queue.worker)
                     queue.register()
                 self._journal.enlist(queue.name, queue.worker)
             self._obey()
             self._journal.tidy()
+
+    def _shown(self, queue: Queue) -> bytes:
+        first = self._queues[0]
+        if queue is not first:
+            return shown.pointer(first.name, first.worker)
+        try:
+            return shown.snapshot(self.lanes, time.monotonic())
+        except Exception as error:  # noqa: BLE001 - what people see must not cost a lease
+            log.error("snapshot_broke", why=repr(error))
+            return b""
 
     def _obey(self) -> None:
         """Hold the relays, and the lists, that people have said to hold; let the others go on."""
@@ -296,7 +307,17 @@ class Worker:
         while not drain.ready() and self._signals < 2 and time.monotonic() < deadline:
             drain.join(0.05)
         if not drain.ready():
-            log.warning("left_in_hand", jobs=self.lanes.in_hand(), hint="their lease will run out")
+            self._say_what_is_left()
+
+    def _say_what_is_left(self) -> None:
+        jobs, unsettled = self.lanes.in_hand(), self.settler.backlog
+        if jobs:
+            log.warning("left_in_hand", jobs=jobs, hint="their lease will run out")
+        if unsettled:
+            hint = "Redis has not got them: the journal has what hosts answered"
+            log.warning("left_unsettled", jobs=unsettled, hint=hint)
+        if not jobs and not unsettled:
+            log.warning("left_on_the_books", hint="nothing is in hand; the lease will run out")
 
     def _put_back(self, deadline: float) -> None:
         """Finish what is on the wire, give the rest back, and let Redis know, until `deadline`."""

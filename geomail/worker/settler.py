@@ -77,7 +77,10 @@ class Settler:
         record = self._record_of(delivery, outcomes)
         self._journal.append(delivery.queue.name, record)
         metrics.count(_COUNTERS[type(record)])
-        if type(record) is not Done:
+        if type(record) is Done:
+            lane.delivered += 1
+        else:
+            lane.failed += 1
             _log_trouble(delivery, record, outcomes, lane)
         if self.delivery_log.is_wanted:
             pairs = zip(delivery.recipients, outcomes, strict=True)

@@ -50,9 +50,9 @@ def test_what_is_ready_after_a_sleep_longer_than_the_lease_is_delivered(
         before = counted("lease_lost")
         beat = worker.queues[0].beat
 
-        def late() -> bool:
+        def late(shown: bytes) -> bool:
             gevent.sleep(0.3)
-            return beat()
+            return beat(shown)
 
         monkeypatch.setattr(worker.queues[0], "beat", late)
         stop_the_world(1.2)

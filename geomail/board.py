@@ -1,0 +1,251 @@
+"""The board: the hosts that all workers see, as `geomail hosts` and `geomail status` show them.
+
+A table that fits its terminal: what is less needed leaves it, the reason of a trouble stands below
+its line. Off a terminal nothing is cut, and nothing is coloured.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from geomail.delivery import shown
+from geomail.delivery.shown import HostShown, Snapshot
+from geomail.queue.link import Link
+from geomail.queue.lookout import Lookout, Told
+from geomail.report import shown as printable
+
+_MOST_ROWS = 100
+_NOBODY = "no worker tells of this route"
+_COLOURS = {"closed": "31", "held": "33", "probing": "33", "waiting": "36", "full": "36"}
+# In the order in which they stand; when a line is too long the last of `_LESS_NEEDED` goes first.
+_COLUMNS = (
+    "route", "host", "state", "conns", "ready", "in hand", "parked", "delivered", "failed", "limit",
+)  # fmt: skip
+_LESS_NEEDED = ("limit", "delivered", "ready", "failed")
+_LEFT = ("route", "host", "state", "limit")
+_NARROWEST = 16
+
+
+class Board(msgspec.Struct, frozen=True):
+    """What all workers of some lists see."""
+
+    hosts: list[HostShown]
+    workers: int  # with a lease
+    silent: int  # of them have told nothing yet
+    left_out: int  # lanes that did not fit into what was told
+    held: tuple[tuple[str, str], ...]
+
+
+def look(link: Link, names: Iterable[str]) -> Board:
+    """Ask the lists `names` what their workers see."""
+    lookouts = {name: Lookout(link, name) for name in names}
+    told = {name: lookout.told() for name, lookout in lookouts.items()}
+    snapshots = list(_snapshots(link, told))
+    held = tuple(sorted({one for each in told.values() for one in each.held}))
+    hosts = shown.merged(snapshots)
+    waiting: dict[str, int] = {}
+    for lookout in lookouts.values():
+        for route, jobs in lookout.parked(host.route for host in hosts).items():
+            waiting[route] = waiting.get(route, 0) + jobs
+    workers = sum(len(each.workers) for each in told.values())
+    silent = workers - sum(len(each.says) for each in told.values())
+    left_out = sum(one.left_out for _, one in snapshots)
+    return Board(_with_parked(hosts, waiting, held), workers, silent, left_out, held)
+
+
+def _snapshots(link: Link, told: Mapping[str, Told]) -> Iterator[tuple[float, Snapshot]]:
+    """Yield each worker's snapshot once, with its age; where it points elsewhere that is read."""
+    elsewhere: dict[str, set[str]] = {}
+    for each in told.values():
+        for worker, one in _read(each).items():
+            if one.told_at is None:
+                yield each.says[worker][0], one
+            elif one.told_at[0] not in told:
+                elsewhere.setdefault(one.told_at[0], set()).add(one.told_at[1])
+    for name, workers in elsewhere.items():
+        there = Lookout(link, name).told()
+        for worker, one in _read(there).items():
+            if worker in workers:
+                yield there.says[worker][0], one
+
+
+def _read(told: Told) -> dict[str, Snapshot]:
+    return shown.read({worker: json for worker, (_, json) in told.says.items()})
+
+
+def _with_parked(
+    hosts: list[HostShown], waiting: dict[str, int], held: Iterable[tuple[str, str]]
+) -> list[HostShown]:
+    """Add to each route's first host how many jobs wait for it, and the routes nobody tells of."""
+    found = []
+    for host in hosts:
+        jobs = waiting.pop(host.route, 0)
+        found.append(msgspec.structs.replace(host, parked=jobs) if jobs else host)
+    for route, jobs in waiting.items():
+        relay = route.partition("/")[0]
+        state: shown.State = "held" if ("relay", relay) in held else "waiting"
+        found.append(HostShown("", relay, route, state, why=_NOBODY, parked=jobs, workers=0))
+    return shown.in_order(found)
+
+
+# ---- for programs
+
+
+def as_json(board: Board) -> str:
+    """Return the board for programs: every field of every host, unset ones as null."""
+    hosts = [_fields(host) for host in board.hosts]
+    facts = {"workers": board.workers, "silent": board.silent, "left_out": board.left_out}
+    return json.dumps({**facts, "hosts": hosts}, indent=2)
+
+
+def troubles_as_json(board: Board) -> list[dict[str, Any]]:
+    """Return the hosts that take nothing now, for programs."""
+    return [_fields(host) for host in _in_trouble(board)]
+
+
+def _fields(host: HostShown) -> dict[str, Any]:
+    return {name: getattr(host, name) for name in host.__struct_fields__}
+
+
+# ---- for people
+
+
+def text(board: Board, *, width: int | None = None, is_coloured: bool = False) -> str:
+    """Return the board for people, at most `width` columns wide (None: as wide as it takes)."""
+    lines: list[str] = []
+    rows = [_cells(host) for host in board.hosts[:_MOST_ROWS]]
+    if rows:
+        lines = _table(board.hosts, rows, width, is_coloured=is_coloured)
+    if len(board.hosts) > _MOST_ROWS:
+        lines.append(f"and {len(board.hosts) - _MOST_ROWS} more (--json shows all)")
+    return "\n".join([*lines, *_remarks(board)])
+
+
+def for_terminal(board: Board) -> str:
+    """Return the board as standard output can have it."""
+    if not sys.stdout.isatty():
+        return text(board)
+    width = max(60, shutil.get_terminal_size().columns)
+    return text(board, width=width, is_coloured="NO_COLOR" not in os.environ)
+
+
+def troubles(board: Board) -> list[tuple[str, str]]:
+    """Return host and what is the matter with it, for those that take nothing now."""
+    return [(name_of(host), told(host)) for host in _in_trouble(board)]
+
+
+def name_of(host: HostShown) -> str:
+    """Return how a host is called beside others: route and host."""
+    return printable(f"{host.route} {host.host}".rstrip())
+
+
+def told(host: HostShown) -> str:
+    """Return in words what state a host is in, and why."""
+    return f"{state_of(host)}: {printable(host.why)}" if host.why else state_of(host)
+
+
+def state_of(host: HostShown) -> str:
+    """Return in words what state a host is in, and until when."""
+    words: str = host.state
+    if host.state == "held":
+        words += f" (geomail resume --relay {printable(host.relay)})"
+    if host.again_in_s is not None:
+        words += f", again in {_span(host.again_in_s)}" if host.again_in_s else ", again now"
+    return words
+
+
+def _in_trouble(board: Board) -> list[HostShown]:
+    return [host for host in board.hosts if host.state in ("closed", "probing", "waiting")]
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _cells(host: HostShown) -> dict[str, str]:
+    return {
+        "route": printable(host.route),
+        "host": printable(host.host) or "-",
+        "state": host.state,
+        "conns": f"{host.connections}/{host.window}",
+        "ready": str(host.ready),
+        "in hand": str(host.in_hand),
+        "parked": str(host.parked),
+        "delivered": str(host.delivered),
+        "failed": str(host.failed),
+        "limit": host.binding or "",
+    }
+
+
+def _table(
+    hosts: Sequence[HostShown],
+    rows: Sequence[dict[str, str]],
+    width: int | None,
+    *,
+    is_coloured: bool,
+) -> list[str]:
+    widths = _widths(rows, width)
+    lines = [_line({name: name for name in widths}, widths).upper()]
+    for host, row in zip(hosts, rows, strict=False):
+        line = _line(row, widths)
+        colour = _COLOURS.get(host.state) if is_coloured else None
+        if colour:
+            line = line.replace(host.state, f"\x1b[{colour}m{host.state}\x1b[0m", 1)
+        lines.append(line)
+        if host.why or host.again_in_s is not None or host.state == "held":
+            reason = f"  {told(host)}"
+            lines.append(reason if width is None else _cut(reason, width))
+    return lines
+
+
+def _widths(rows: Sequence[dict[str, str]], width: int | None) -> dict[str, int]:
+    """Return the columns that fit, with their widths."""
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in _COLUMNS}
+    if not any(row["limit"] for row in rows):
+        del widths["limit"]
+    if width is None:
+        return widths
+
+    def excess() -> int:
+        return sum(widths.values()) + 2 * (len(widths) - 1) - width
+
+    for name in ("route", "host"):
+        widths[name] -= max(0, min(excess(), widths[name] - _NARROWEST))
+    for name in reversed(_LESS_NEEDED):
+        if excess() > 0:
+            widths.pop(name, None)
+    return widths
+
+
+def _line(row: Mapping[str, str], widths: Mapping[str, int]) -> str:
+    cells = (_cut(row[name], wide) for name, wide in widths.items())
+    return "  ".join(
+        cell.ljust(wide) if name in _LEFT else cell.rjust(wide)
+        for cell, (name, wide) in zip(cells, widths.items(), strict=True)
+    ).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _remarks(board: Board) -> Iterator[str]:
+    if not board.workers:
+        yield "no worker is at work" + (" on these lists" if board.hosts else "")
+    elif not board.hosts and board.silent < board.workers:
+        yield "no host has work or trouble"
+    if board.silent:
+        many = "1 worker has" if board.silent == 1 else f"{board.silent} workers have"
+        yield f"{many} told nothing yet: each does with its next beat"
+    if board.left_out:
+        yield f"{board.left_out} lanes with work or trouble were left out by their workers"
+    for kind, name in board.held:
+        if kind == "queue":
+            yield f"queue {printable(name)} is held (geomail resume --queue {printable(name)})"

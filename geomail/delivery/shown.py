@@ -1,0 +1,229 @@
+"""What people are shown of the lanes: one snapshot a worker, and all workers' put together.
+
+With each beat a worker writes its snapshot to Redis, as JSON (queue/beat.lua). It is made of what
+lanes know anyway, so it costs nothing between two beats. In it are the lanes of the relays by name,
+and those of `mx` with work or trouble; the worst come first, and what does not fit into 50 KB is
+counted only. A worker of several lists tells the first, and leaves at the others where it did.
+
+    closed    left alone after failures, until the back-off ends
+    held      a person keeps it back
+    probing   one connection with one message finds out whether the host is back
+    waiting   for the next token of a rate
+    full      as much is in hand as the host can use soon; what comes is parked
+    open      takes deliveries
+
+Promised: what a worker tells is not older than a beat, and not told any more when its lease is
+over. Not promised: that it still holds, nor that workers agree; each meets a host for itself.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from geomail.delivery.lane import Lane
+    from geomail.delivery.lanes import Lanes
+    from geomail.delivery.route import Route
+
+State: TypeAlias = Literal["closed", "held", "probing", "waiting", "full", "open"]
+Binding: TypeAlias = Literal[
+    "concurrency", "window", "ceiling", "connections", "rate", "memory", "host"
+]
+
+_MOST_LANES = 200
+_MOST_BYTES = 48_000
+_LONGEST_WHY = 200
+_WORST_FIRST: tuple[State, ...] = ("closed", "held", "probing", "waiting", "full", "open")
+
+
+class LaneShown(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One lane of one worker at the time of a beat."""
+
+    host: str
+    relay: str
+    route: str
+    state: State = "open"
+    why: str | None = None  # what the host said, or did, when it failed last
+    again_in_s: float | None = None
+    connections: int = 0
+    window: int = 0
+    ceiling: int | None = None  # the most that the host was found to accept
+    ready: int = 0
+    in_hand: int = 0
+    rate: float | None = None  # a second
+    binding: Binding | None = None  # what keeps ready deliveries waiting
+    delivered: int = 0
+    failed: int = 0
+
+
+class HostShown(LaneShown, frozen=True, omit_defaults=True):
+    """The lanes of all workers to one host: sums, the worst state with its reason, the next try."""
+
+    workers: int = 1
+    parked: int = 0  # jobs that wait for the route
+
+
+class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one worker tells with its beat: its lanes, or the list and the name of its that do."""
+
+    lanes: list[LaneShown] = []
+    left_out: int = 0
+    told_at: tuple[str, str] | None = None  # list, worker
+
+
+_decode = msgspec.json.Decoder(Snapshot).decode
+_encode = msgspec.json.Encoder().encode
+
+
+# ---- what a worker tells
+
+
+def snapshot(house: "Lanes", now: float) -> bytes:
+    """Return the snapshot of a worker's lanes at `now` as JSON; empty when there is none to show.
+
+    `now`: seconds of the monotonic clock.
+    """
+    found = sorted(
+        ((_trouble(route, lane, now), route, lane) for route, lane in _shown_lanes(house)),
+        key=lambda each: each[0],
+    )
+    lanes: list[LaneShown] = []
+    size = 0
+    for _, route, lane in found[:_MOST_LANES]:
+        lanes.append(shown(route, lane, now))
+        size += len(_encode(lanes[-1])) + 1
+        if size > _MOST_BYTES:
+            lanes.pop()
+            break
+    return _encode(Snapshot(lanes, len(found) - len(lanes))) if found else b""
+
+
+def pointer(queue: str, worker: str) -> bytes:
+    """Return what a worker tells at its other lists: where the first one is, and its name there."""
+    return _encode(Snapshot(told_at=(queue, worker)))
+
+
+def shown(route: "Route", lane: "Lane", now: float) -> LaneShown:
+    """Return what is to be seen of one lane."""
+    is_closed = lane.backoff.is_closed(now)
+    return LaneShown(
+        lane.name,
+        route.relay,
+        route.name,
+        _state(route, lane, now),
+        None if lane.is_well or not lane.last_error else lane.last_error[:_LONGEST_WHY],
+        round(lane.backoff.until - now, 1) if is_closed else None,
+        lane.live,
+        lane.health.window.size,
+        ready=len(lane.ready),
+        in_hand=lane.in_hand,
+        binding=_binding(lane, now),
+        delivered=lane.delivered,
+        failed=lane.failed,
+    )
+
+
+def _shown_lanes(house: "Lanes") -> "Iterator[tuple[Route, Lane]]":
+    for route in house.routes.values():
+        for lane in route.lanes:
+            if route.is_whole or lane.in_hand or lane.senders or not lane.is_well:
+                yield route, lane
+
+
+def _trouble(route: "Route", lane: "Lane", now: float) -> tuple[int, int]:
+    return _WORST_FIRST.index(_state(route, lane, now)), -lane.in_hand
+
+
+def _state(route: "Route", lane: "Lane", now: float) -> State:
+    if route.is_held:
+        return "held"
+    if not lane.is_open(now):
+        return "closed"
+    if not lane.is_well and lane.live == 0:
+        return "probing"
+    return "open" if lane.has_place(now) else "full"
+
+
+def _binding(lane: "Lane", now: float) -> Binding | None:
+    house = lane.house
+    if lane.backoff.is_closed(now):
+        return "host"
+    if not lane.ready:
+        return None  # nothing waits for anything
+    if not house.bytes_to_take():
+        return "memory"
+    most = min(house.share, house.settings.concurrency)
+    if lane.has_window_full:
+        return "window" if lane.health.window.size < most else "concurrency"
+    return "concurrency" if len(lane.senders) >= most else None
+
+
+# ---- all workers together
+
+
+def read(told: Mapping[str, bytes]) -> dict[str, Snapshot]:
+    """Read what workers told, by worker's name; what can't be read is left out."""
+    found = {}
+    for worker, json in told.items():
+        try:
+            found[worker] = _decode(json)
+        except msgspec.MsgspecError:  # of another release: one worker less is shown
+            continue
+    return found
+
+
+def merged(snapshots: Iterable[tuple[float, Snapshot]]) -> list[HostShown]:
+    """Put the lanes of all workers together by route and host, those in most trouble first.
+
+    `snapshots`: each with its age in seconds, by which countdowns are shortened.
+    """
+    by_host: dict[tuple[str, str], list[LaneShown]] = {}
+    for age_s, one in snapshots:
+        for lane in one.lanes:
+            by_host.setdefault((lane.route, lane.host), []).append(_aged(lane, age_s))
+    return in_order(map(_together, by_host.values()))
+
+
+def in_order(hosts: Iterable[HostShown]) -> list[HostShown]:
+    """Return hosts by trouble: the worst state, then what waits most."""
+    return sorted(
+        hosts, key=lambda host: (rank(host), -host.parked - host.in_hand, host.route, host.host)
+    )
+
+
+def rank(lane: LaneShown) -> int:
+    """Return how bad a lane's state is: 0 is the worst."""
+    return _WORST_FIRST.index(lane.state)
+
+
+def _aged(lane: LaneShown, age_s: float) -> LaneShown:
+    if lane.again_in_s is None:
+        return lane
+    left_s = round(max(0.0, lane.again_in_s - age_s), 1)
+    return msgspec.structs.replace(lane, again_in_s=left_s)
+
+
+def _together(lanes: list[LaneShown]) -> HostShown:
+    worst = min(lanes, key=rank)
+    tries = [lane.again_in_s for lane in lanes if lane.again_in_s is not None]
+    ceilings = [lane.ceiling for lane in lanes if lane.ceiling is not None]
+    rates = [lane.rate for lane in lanes if lane.rate is not None]
+    return HostShown(
+        worst.host,
+        worst.relay,
+        worst.route,
+        worst.state,
+        worst.why or next((lane.why for lane in lanes if lane.why), None),
+        min(tries, default=None),
+        sum(lane.connections for lane in lanes),
+        sum(lane.window for lane in lanes),
+        sum(ceilings) if len(ceilings) == len(lanes) else None,
+        sum(lane.ready for lane in lanes),
+        sum(lane.in_hand for lane in lanes),
+        sum(rates) if rates else None,
+        worst.binding or next((lane.binding for lane in lanes if lane.binding), None),
+        sum(lane.delivered for lane in lanes),
+        sum(lane.failed for lane in lanes),
+        workers=len(lanes),
+    )
