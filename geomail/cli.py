@@ -24,6 +24,7 @@ from geomail import __version__, log, spelling, usage
 from geomail.config import Settings, load, require_relays
 from geomail.errors import ConfigError, GeomailError, PayloadError, RedisUnusable
 from geomail.pidfile import PidFile
+from geomail.relays import routes_shown
 
 if TYPE_CHECKING:
     from geomail.queue import Link, Queue
@@ -274,6 +275,8 @@ def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], Sequence[str]
             yield name, partial(announce, member, relay, hasty)
     if not settings.relays:
         yield "relays", lambda: ["none: pass --relay URL"]
+    if settings.routing:
+        yield "routes", partial(routes_shown, settings.routing, settings.relays)
 
 
 def _look_at_redis(settings: Settings) -> list[str]:

@@ -39,6 +39,35 @@ def test_check_writes_nothing_that_a_terminal_would_obey(folder: Path) -> None:
     assert "\x1b" not in ended.out
 
 
+def test_check_shows_the_routes_and_tries_each_relay(folder: Path) -> None:
+    entries = "".join(
+        f"[[route]]\n{entry}\nrelay = 'east'\n"
+        for entry in ("recipient = '*.e.example'", "sender = ['a', 'b', 'c', 'd', 'e', 'f']")
+    )
+    east = "[relay.east]\nurl = ['smtp://127.0.0.1:1', 'smtp://127.0.0.1:2']\nweights = [1, 0]\n"
+    (folder / "geomail.toml").write_text(entries + east)
+    ended = geomail("check", "--redis", NOWHERE)
+    for port in (1, 2):
+        assert f"relay east: smtp://127.0.0.1:{port}\n  FAILED: " in ended.out
+    assert ended.out.endswith(
+        "routes\n"
+        "  1. to *.e.example: relay east\n"
+        "  2. from a, b, c, d, e and 1 more: relay east\n"
+        "  all other mail: dead, for no relay is named default\n"
+    )
+
+
+def test_a_route_to_nowhere_is_said_before_anything_runs(folder: Path) -> None:
+    text = "[relay.east]\nurl = 'smtp://127.0.0.1:1'\n[[route]]\nrecipient = 'a.example'\nrelay = "
+    (folder / "geomail.toml").write_text(f"{text}'esat'")
+    ended = geomail("run", "--redis", NOWHERE)
+    assert ended.status == 2
+    assert ended.err == (
+        "geomail: relay of [[route]] 1 in geomail.toml: no relay is named 'esat':"
+        " did you mean east?\n"
+    )
+
+
 def _greet_with_colours(listening: socket.socket) -> None:
     connection, _address = listening.accept()
     with connection, connection.makefile("rb") as commands:

@@ -15,7 +15,7 @@ repeats what could be one. Nothing here opens a connection, and only `files` rea
 from geomail.relays.files import check_files, read_token
 from geomail.relays.limits import Limits, Rate, SiteLimits
 from geomail.relays.relay import Chunking, Pipeline, Relay
-from geomail.relays.routing import Routing, Rule, read_routing
+from geomail.relays.routing import Routing, Rule, read_routing, routes_shown
 from geomail.relays.table import KEYS, Reader, keys_table
 from geomail.relays.url import (
     VARIABLES,
@@ -47,4 +47,5 @@ __all__ = [
     "password_variable",
     "read_routing",
     "read_token",
+    "routes_shown",
 ]

@@ -26,6 +26,7 @@ _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 _KEYS = ("recipient", "sender", "relay")
 _EXPECTED = "a domain such as example.com or *.example.com, or a list of them"
 _MOST_REMEMBERED = 10_000
+_MOST_SHOWN, _MOST_NAMED = 50, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class Rule:
     senders: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        said = [f"to {', '.join(self.recipients)}"] if self.recipients else []
-        said += [f"from {', '.join(self.senders)}"] if self.senders else []
+        said = [f"to {_some(self.recipients)}"] if self.recipients else []
+        said += [f"from {_some(self.senders)}"] if self.senders else []
         return f"{' '.join(said)}: relay {self.relay}"
 
 
@@ -117,6 +118,16 @@ class Routing:
         return before
 
 
+def routes_shown(routing: Routing, relays: Collection[str]) -> list[str]:
+    """Return lines for a person: each entry in order, then where all other mail goes."""
+    rules = [f"{number}. {rule}" for number, rule in enumerate(routing.rules[:_MOST_SHOWN], 1)]
+    if len(routing) > _MOST_SHOWN:
+        rules.append(f"… and {len(routing) - _MOST_SHOWN} more")
+    is_there = "default" in relays
+    rest = "relay default" if is_there else "dead, for no relay is named default"
+    return [*rules, f"all other mail: {rest}"]
+
+
 def read_routing(tables: object, *, relays: Collection[str], place: str) -> Routing:
     """Return what the file has under `route`. Raises ConfigError: one line with entry and key."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
@@ -136,6 +147,11 @@ def read_routing(tables: object, *, relays: Collection[str], place: str) -> Rout
             f" has all its mail before ({rules[taker].relay}); leave it out, or put it first"
         )
     return routing
+
+
+def _some(domains: Sequence[str]) -> str:
+    more = f" and {len(domains) - _MOST_NAMED} more" if len(domains) > _MOST_NAMED else ""
+    return ", ".join(domains[:_MOST_NAMED]) + more
 
 
 def _rule(table: dict[str, object], relays: Collection[str], where: str) -> Rule:
