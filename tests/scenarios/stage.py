@@ -281,7 +281,8 @@ class Stage:
 
     def is_clean(self) -> bool:
         """Return whether nothing of any job is left in Redis."""
-        kept = {key for key in self.redis.keys("*") if not key.endswith((b":stats", b":workers"))}
+        of_workers = (b":stats", b":workers", b":hosts")
+        kept = {key for key in self.redis.keys("*") if not key.endswith(of_workers)}
         return not [key for key in kept if b":open:" not in key]
 
     def _add(self, process: Started) -> Started:
