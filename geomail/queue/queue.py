@@ -191,6 +191,11 @@ class Queue:
                 return Batch(seq, int(time.time() * 1000), [], fenced=True)
             lease.next_seq = reply[1] + 1
 
+    def parked_routes(self, most: int) -> list[str]:
+        """Return up to `most` routes for which something is parked, who is due first before."""
+        names = self._taker.call("ZRANGE", self._keys.routes, 0, most - 1)
+        return [name.decode() for name in names]
+
     def claim(self, pairs: Sequence[tuple[str, str]], window_h: float) -> list[bool]:
         """Claim a dedupe key for each job, given as (key, id); may it go on?
 

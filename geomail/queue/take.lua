@@ -2,7 +2,7 @@
 --
 -- KEYS  open:<worker> batch:<worker>:<seq> jobs L arrive pushed front delayed suspects workers routes stats [park:<route>]
 -- ARGV  worker, seq, n, max bytes, suspects allowed (0|1), route or '', ms until the route may be tried again
--- Returns  {'FENCED'} · {'USED', last} · {'OK', now, next due or -1, suspects waiting, {routes due},
+-- Returns  {'FENCED'} · {'USED', last} · {'OK', now, next due or -1, suspects waiting, {up to 16 routes due},
 --          time of the take, characters, slot…}; a slot is a producer's bytes, or {id, job, root's job or false}.
 -- For seq <= last nothing is taken: an open batch is returned again, for a closed one USED.
 -- An empty result writes no seq. Order: a share of what is due, front, arrive, pushed and L by turns, the rest
@@ -52,10 +52,19 @@ local function weight_of(id)
   return root_weight > 0 and weight + root_weight or 0
 end
 
+-- Some of the routes that are due: each time others, so that closed ones hide none that somebody else has room for.
+local function routes_due()
+  local due = parked_routes > 0 and call('ZCOUNT', routes, '-inf', now) or 0
+  if due == 0 then
+    return {}
+  end
+  local from = 16 * (now % math.ceil(due / 16))
+  return call('ZRANGE', routes, from, math.min(from + 15, due - 1))
+end
+
 local function answer(taken, characters, slots)
   local due = waiting > 0 and call('ZRANGE', delayed, 0, 0, 'WITHSCORES') or {}
-  local ready = parked_routes > 0 and call('ZRANGEBYSCORE', routes, '-inf', now, 'LIMIT', 0, 16) or {}
-  local reply = {'OK', now, tonumber(due[2] or -1), call('LLEN', suspects), ready, taken, characters}
+  local reply = {'OK', now, tonumber(due[2] or -1), call('LLEN', suspects), routes_due(), taken, characters}
   for i = 1, #slots do
     reply[7 + i] = slots[i]
   end

@@ -296,6 +296,7 @@ class Worker:
             log.warning("needs_a_restart", settings=",".join(unheard))
         self.settings = self.settler.settings = settings
         self._obey()
+        self.popper.look_again()
         log.info("reloaded", relays=self.lanes.shown())
 
     # ---- the end

@@ -31,6 +31,7 @@ _LAPSED_S = 0.1
 _CLOSED_S = 30.0
 _MAKE_WAY_S = 2.0
 _MAKE_WAY_EVERY_S = 10.0
+_MOST_LOOKED_FOR = 1_000  # at the start; of others Redis tells when they are due
 _UNSETTLED_LIMIT = 4 * TAKE_LIMIT
 
 
@@ -62,6 +63,7 @@ class Popper:
         self._credit = dict.fromkeys(queues, 0.0)
         self._lanes = lanes
         self._admission = admission
+        self._parked = admission.parked
         self._settler = settler
         self._clock = clock
         self._unusable = unusable
@@ -73,7 +75,6 @@ class Popper:
         self._waiters: dict[Queue, gevent.Greenlet[..., None]] = {}
         self._next_due_ms: int | None = None
         self._suspects: set[Queue] = set()
-        self._due: set[tuple[Queue, str]] = set()
         self._make_way_until = 0.0
 
     def run(self) -> None:
@@ -163,31 +164,23 @@ class Popper:
     def _take_parked(self, room: int) -> int:
         taken = 0
         now = time.monotonic()
-        for queue, name in tuple(self._admission.parked):
-            route = self._lanes.routes.get(name)
-            if route is None and self._is_not_due(queue, name):
-                continue
-            # What is parked for a relay that nobody names any more is taken to be judged.
-            wanted = min(route.refill(now) if route is not None else room, room - taken)
-            if wanted > 0 and self._may_take(queue):
-                calls = self._calls
-                got = self._take(queue, wanted, route=name)
-                self._charge(queue, got)
-                # What is being parked just now may have come too late for this take.
-                if got == 0 and calls == self._calls and not self._settler.is_parking:
-                    self._admission.parked.discard((queue, name))
-                taken += got
+        for queue in self._parked.lists():
+            for name in self._parked.turn(queue) if self._may_take(queue) else ():
+                route = self._lanes.routes.get(name)
+                # What is parked for a relay that nobody names any more is taken to be judged.
+                wanted = min(route.refill(now) if route is not None else room, room - taken)
+                if wanted > 0 and self._may_take(queue):
+                    taken += self._take_parked_for(queue, name, wanted)
         return taken
 
-    def _is_not_due(self, queue: Queue, name: str) -> bool:
-        """Return whether a site that is forgotten has to wait until Redis says that it is due."""
-        if name.partition("/")[0] not in self._lanes.directs:
-            return False
-        if (queue, name) in self._due:
-            self._due.discard((queue, name))
-            return False
-        self._admission.parked.discard((queue, name))
-        return True
+    def _take_parked_for(self, queue: Queue, name: str, wanted: int) -> int:
+        calls = self._calls
+        got = self._take(queue, wanted, route=name)
+        self._charge(queue, got)
+        # What is being parked just now may have come too late for this take.
+        if got == 0 and calls == self._calls and not self._settler.is_parking:
+            self._parked.forget(queue, name)
+        return got
 
     def _makes_way(self) -> bool:
         """Return whether to take nothing for now, so that a suspect can be taken alone."""
@@ -225,14 +218,12 @@ class Popper:
             self._next_due_ms = min(known, batch.next_due_ms) if known else batch.next_due_ms
         if batch.suspects_waiting:
             self._suspects.add(queue)
-        due = {(queue, route) for route in batch.routes_due}
-        self._due |= {pair for pair in due if pair[1] not in self._lanes.routes}
-        self._admission.parked |= due
+        self._parked.note_due(queue, batch.routes_due)
 
     def _look_for_parked(self) -> None:
         for queue in self._queues:
-            for route in queue.counts().parked:
-                self._admission.parked.add((queue, route))
+            for route in queue.parked_routes(_MOST_LOOKED_FOR):
+                self._parked.add(queue, route)
 
     # ---- waiting
 
@@ -240,6 +231,7 @@ class Popper:
         """Ask every list again, for something came that no list tells of."""
         self._calls += 1  # a take that is under way may have looked too early
         self._empty.clear()
+        self._parked.wake()
         self._lanes.news.set()
 
     def _wait(self) -> None:
@@ -247,7 +239,7 @@ class Popper:
         timeout_s = _IDLE_S
         if self._settings.burst:
             timeout_s = 0.05
-        elif self._admission.parked:
+        elif self._parked:
             timeout_s = _FULL_S  # another worker may have parked them
         if self._next_due_ms is not None:
             due_in_s = (self._next_due_ms - self._clock.now_ms()) / 1000
@@ -255,7 +247,7 @@ class Popper:
         if not all(queue.lease_is_mine() for queue in self._queues):
             timeout_s = min(timeout_s, _LAPSED_S)  # the next beat that comes through renews it
         # What is parked may wait for room in its own lane, while another has some to spare.
-        wait = self._lanes.wait_for_room if self._admission.parked else self._lanes.wait_for_news
+        wait = self._lanes.wait_for_room if self._parked else self._lanes.wait_for_news
         is_told = wait(timeout_s)
         if not is_told:
             self._empty.clear()
@@ -298,7 +290,7 @@ class Popper:
     def _parked_wait(self) -> bool:
         """Return whether something parked may still move: its route has not been closed long."""
         now = time.monotonic()
-        names = {name for _, name in self._admission.parked}
+        names = self._parked.names()
         routes = [route for name, route in self._lanes.routes.items() if name in names]
         return any(not _is_given_up(route, now) for route in routes)
 

@@ -1,0 +1,132 @@
+"""What is known to be parked in Redis, by list and route, and which routes to look at now.
+
+A route is added when this worker parks mail for it, or when Redis tells that it may be tried, for
+another worker may have parked it. It is forgotten when a take finds nothing there.
+
+    awake     may have room: looked at in turn, some each round, however many there are
+    asleep    closed or held: looked at again when it opens, in 5 s at the latest, or when somebody
+              says that things have changed (`wake`)
+
+A site of the relay `mx` whose route is forgotten is not looked at until Redis says that it is due,
+and not while its hosts are known to be closed: then what is parked there is taken to be judged.
+
+So what is parked costs nothing while it waits: no timer a job, none a route, and no look at routes
+that can't have room. That is so with any number of mails, and of routes.
+"""
+
+import heapq
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from geomail.delivery.lanes import Lanes
+from geomail.queue import Queue
+
+_LOOKS = 64
+_LONGEST_SLEEP_S = 5.0
+
+
+class _Routes:
+    """The routes of one list; `due`: those of which Redis has said so."""
+
+    __slots__ = ("asleep", "awake", "due", "heap")
+
+    def __init__(self) -> None:
+        self.awake: OrderedDict[str, None] = OrderedDict()
+        self.asleep: dict[str, float] = {}
+        self.heap: list[tuple[float, str]] = []
+        self.due: set[str] = set()
+
+    def add(self, name: str) -> None:
+        if name not in self.asleep:
+            self.awake[name] = None
+
+    def forget(self, name: str) -> None:
+        self.awake.pop(name, None)
+        self.asleep.pop(name, None)
+        self.due.discard(name)
+
+    def sleep(self, name: str, until: float) -> None:
+        self.asleep[name] = until
+        heapq.heappush(self.heap, (until, name))
+
+    def wake(self, now: float) -> None:
+        while self.heap and self.heap[0][0] <= now:
+            until, name = heapq.heappop(self.heap)
+            if self.asleep.get(name) == until:
+                del self.asleep[name]
+                self.awake[name] = None
+
+
+class Parked:
+    """Which routes of which lists have mail in Redis that waits for them."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._by_list: dict[Queue, _Routes] = {}
+
+    def __bool__(self) -> bool:
+        return any(routes.awake or routes.asleep for routes in self._by_list.values())
+
+    def add(self, queue: Queue, name: str) -> None:
+        """Note that mail of a list is, or will be, parked for the route `name`."""
+        self._of(queue).add(name)
+
+    def note_due(self, queue: Queue, names: Iterable[str]) -> None:
+        """Note that Redis says of these routes that they may be tried."""
+        routes = self._of(queue)
+        for name in names:
+            if name not in self._lanes.routes:
+                routes.due.add(name)
+            routes.add(name)
+
+    def forget(self, queue: Queue, name: str) -> None:
+        """Note that nothing is parked there any more."""
+        self._of(queue).forget(name)
+
+    def wake(self) -> None:
+        """Look at all of them again: something has changed."""
+        for routes in self._by_list.values():
+            routes.wake(float("inf"))
+
+    def lists(self) -> list[Queue]:
+        """Return the lists of which something is parked."""
+        return [queue for queue, routes in self._by_list.items() if routes.awake or routes.asleep]
+
+    def names(self) -> set[str]:
+        """Return the routes for which something is parked."""
+        return {
+            name for routes in self._by_list.values() for name in (*routes.awake, *routes.asleep)
+        }
+
+    def turn(self, queue: Queue) -> list[str]:
+        """Return the routes of a list that are to be asked now whether they have room."""
+        routes = self._by_list.get(queue)
+        if routes is None:
+            return []
+        now = time.monotonic()
+        routes.wake(now)
+        looks = [routes.awake.popitem(last=False)[0] for _ in range(min(_LOOKS, len(routes.awake)))]
+        return [name for name in looks if self._is_to_be_asked(routes, name, now)]
+
+    def _is_to_be_asked(self, routes: _Routes, name: str, now: float) -> bool:
+        route = self._lanes.routes.get(name)
+        if route is None:
+            direct = self._lanes.directs.get(name.partition("/")[0])
+            is_due = direct is None or (name in routes.due and not direct.is_held)
+            routes.due.discard(name)
+            if is_due:
+                routes.add(name)
+            return is_due
+        closed_s = _LONGEST_SLEEP_S if route.is_held else route.opens_in_s(now)
+        if closed_s > 0.0:
+            routes.sleep(name, now + min(closed_s, _LONGEST_SLEEP_S))
+            return False
+        routes.add(name)
+        return True
+
+    def _of(self, queue: Queue) -> _Routes:
+        routes = self._by_list.get(queue)
+        if routes is None:
+            routes = self._by_list[queue] = _Routes()
+        return routes
