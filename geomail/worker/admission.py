@@ -44,7 +44,7 @@ from geomail.queue import (
     Split,
 )
 from geomail.worker.clock import RedisClock
-from geomail.worker.parked import Parked
+from geomail.worker.parked import Meetings, Parked
 from geomail.worker.settlement import since_ms
 from geomail.worker.settler import Settler
 from geomail.worker.sorting import (
@@ -69,6 +69,7 @@ class Admission:
         self, settings: Settings, *, lanes: Lanes, settler: Settler, clock: RedisClock
     ) -> None:
         self.parked = Parked(lanes)
+        self.meetings = Meetings()
         self._claiming: list[tuple[Slot, Job]] = []
         self._searching: dict[int, tuple[Queue, Slot]] = {}
         self._lanes = lanes
@@ -379,6 +380,7 @@ class Admission:
         error = route.last_error() if route is not None else None
         again_in_s = (route.opens_in_s(now) if route is not None else 0.0) or _FULL_AGAIN_S
         metrics.count("parked")
+        self.meetings.in_vain += 1
         self.parked.add(queue, name)
         if slot.state is FRESH:
             state = _parked_state(name, error)  # thousands of mails, one state: 1.5 us each

@@ -10,6 +10,9 @@ another worker may have parked it. It is forgotten when a take finds nothing the
 A site of the relay `mx` whose route is forgotten is not looked at until Redis says that it is due,
 and not while its hosts are known to be closed: then what is parked there is taken to be judged.
 
+What a worker meets for routes without room, on its way to mails that others have room for, it parks
+at a bounded rate (`Meetings`): so nobody's Redis is busy with mails that can't go anyway.
+
 So what is parked costs nothing while it waits: no timer a job, none a route, and no look at routes
 that can't have room. That is so with any number of mails, and of routes.
 """
@@ -24,6 +27,8 @@ from geomail.queue import Queue
 
 _LOOKS = 64
 _LONGEST_SLEEP_S = 5.0
+_WINDOW_S = 0.1
+_MOST_MET, _FOR_ONE_OF_USE = 500, 4
 
 
 class _Routes:
@@ -130,3 +135,28 @@ class Parked:
         if routes is None:
             routes = self._by_list[queue] = _Routes()
         return routes
+
+
+class Meetings:
+    """How many mails may be met in vain: some in a tenth of a second, and four for each of use.
+
+    So where mails of several routes lie mixed, those that can go are not kept waiting by the rest.
+    """
+
+    def __init__(self) -> None:
+        self.in_vain = 0  # ever
+        self._until = 0.0
+        self._taken_before = self._in_vain_before = 0
+
+    def left(self, now: float, taken: int) -> int:
+        """Return how many more may be taken at `now`, `taken` having been so far."""
+        if now >= self._until:
+            self._until = now + _WINDOW_S
+            self._taken_before, self._in_vain_before = taken, self.in_vain
+        in_vain = self.in_vain - self._in_vain_before
+        of_use = max(0, taken - self._taken_before - in_vain)
+        return max(0, _MOST_MET + _FOR_ONE_OF_USE * of_use - in_vain)
+
+    def again_in_s(self, now: float) -> float:
+        """Return the seconds until there are some left for sure."""
+        return max(0.001, self._until - now)

@@ -85,7 +85,7 @@ class Popper:
             if room <= 0:
                 if self._is_stuck():
                     return
-                self._lanes.wait_for_room(_FULL_S)
+                self._lanes.wait_for_room(self._full_s())
             elif self._makes_way():
                 self._lanes.wait_for_room(_MAKE_WAY_S / 10)
             elif not self._take_round(room):
@@ -108,8 +108,14 @@ class Popper:
     def _room(self) -> int:
         if self._settler.backlog > _UNSETTLED_LIMIT:
             return 0  # Redis does not take outcomes: send nothing that could not be crossed off
-        room = min(self._lanes.room(), TAKE_LIMIT)
+        left = self._admission.meetings.left(time.monotonic(), self.taken)
+        room = min(self._lanes.room(), TAKE_LIMIT, left)
         return min(room, self._most - self.taken) if self._most else room
+
+    def _full_s(self) -> float:
+        """Return how long to wait for room at most."""
+        now, meetings = time.monotonic(), self._admission.meetings
+        return _FULL_S if meetings.left(now, self.taken) else meetings.again_in_s(now)
 
     def _take_round(self, room: int) -> int:
         """Take up to `room` slots; return how many were taken."""

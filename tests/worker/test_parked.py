@@ -10,7 +10,8 @@ from hired import Place, mail, mails, until, url
 
 from geomail.queue import Link, Park, Queue
 from geomail.sink import Sink
-from geomail.worker.parked import Parked
+from geomail.worker import parked as parked_module
+from geomail.worker.parked import Meetings, Parked
 
 pytest_plugins = ("worker_fixtures",)
 WITHIN_S = 20.0
@@ -94,6 +95,18 @@ def test_a_relay_that_nobody_names_any_more_is_looked_at(queue: Queue) -> None:
     assert parked.turn(queue) == ["gone"]
 
 
+def test_so_many_are_met_in_vain_and_four_for_each_of_use() -> None:
+    meetings = Meetings()
+    assert meetings.left(1.0, 0) == 500
+    meetings.in_vain += 300
+    assert meetings.left(1.05, 300) == 200
+    assert meetings.left(1.05, 350) == 400
+    meetings.in_vain += 400
+    assert meetings.left(1.09, 750) == 0
+    assert meetings.again_in_s(1.09) == pytest.approx(0.01)
+    assert meetings.left(1.1, 750) == 500
+
+
 # ---- in Redis
 
 
@@ -140,3 +153,19 @@ def test_a_parked_relay_comes_back_with_its_host(place: Place, sink: Sink) -> No
     with Sink(("127.0.0.1", port)):
         until(lambda: place.held() == 0, within_s=WITHIN_S)
         until(lambda: not worker.admission.parked, within_s=WITHIN_S)
+
+
+def test_mails_for_a_closed_relay_are_parked_at_a_bounded_rate(
+    place: Place, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parked_module, "_MOST_MET", 10)
+    monkeypatch.setattr(parked_module, "_FOR_ONE_OF_USE", 0)
+    file = place.folder.parent / "geomail.toml"
+    closed = "[relay.closed]\nurl = 'smtp://127.0.0.1:1'\n"
+    file.write_text(f"[relay.default]\nurl = '{url(sink)}'\n{closed}")
+    place.worker(file=file, backoff_base_s="60", backoff_cap_s="60")
+    began = time.monotonic()
+    place.push(*(mail(i, relay="closed") for i in range(200)), mail("last"))
+    until(lambda: place.counts().stats.get("delivered") == 1, within_s=WITHIN_S)
+    assert time.monotonic() - began > 1.0
+    until(lambda: place.counts().parked == {"closed": 200}, within_s=WITHIN_S)
