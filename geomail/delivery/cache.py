@@ -39,3 +39,7 @@ class Cache(Generic[Value]):
         self._held.move_to_end(name)
         if len(self._held) > self._most:
             self._held.popitem(last=False)
+
+    def drop(self, name: str) -> None:
+        """Hold nothing under `name` any more."""
+        self._held.pop(name, None)

@@ -7,7 +7,13 @@ host of lower preference is there for when others fail (RFC 5321 section 5.1). A
 mail for it comes, and is given back: at once listed no more among those that share the Pool, when
 nothing is in hand and no connection is left; forgotten when it was not used for five minutes and
 its hosts are well, or when there are too many. So what 100,000 domains with one mail each leave
-behind is bounded; what a forgotten host had refused is not known any more.
+behind is bounded. Of a forgotten host that was not well its health is kept for an hour, so that it
+is left alone no less for having been forgotten.
+
+Each site has lanes of its own, also where it shares a host with another site: deliveries, limits
+and a fair share of the Pool are a site's, and two sites with one host of several in common would
+wait for each other. Domains of one provider nearly always have all hosts in common, and then they
+are one site. What a host thinks of two sites' connections each lane learns by itself.
 
 As a route the relay itself has room as long as few enough sites have work. It takes no mail into a
 lane: what can't be looked up at once, as too many domains are already, waits in Redis under its
@@ -16,13 +22,16 @@ met in vain only for what goes to sites that have room.
 """
 
 import random
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import gevent
 
 from geomail.config import Member, Relay, Settings
+from geomail.delivery.cache import Cache
 from geomail.delivery.delivery import Delivery
+from geomail.delivery.health import Health
 from geomail.delivery.lane import Lane
 from geomail.delivery.ranked import SiteRoute
 from geomail.delivery.route import Route
@@ -40,6 +49,8 @@ _FEWEST_SITES = 64
 _FORGET_S = 300.0
 _TIDY_EVERY_S = 10.0
 _MOST_MET = 500
+_MOST_TROUBLED = 10_000
+_TROUBLED_S = 3600.0
 _SMTP_PORT = 25
 
 
@@ -47,6 +58,7 @@ class Direct(Route):
     """One relay `mx`: its sites, and the routes to those that mail was for lately."""
 
     __slots__ = (
+        "_closed",
         "_house",
         "_listed",
         "_met",
@@ -55,6 +67,7 @@ class Direct(Route):
         "_relay",
         "_settings",
         "_tidy_at",
+        "_troubled",
         "routes",
         "searching",
         "sites",
@@ -77,6 +90,8 @@ class Direct(Route):
         self._met, self._met_at = 0, 0.0
         self.routes: OrderedDict[str, Route] = OrderedDict()
         self._listed: dict[str, Route] = {}
+        self._troubled: Cache[Health] = Cache(_MOST_TROUBLED)  # of forgotten hosts
+        self._closed: Cache[float] = Cache(_MOST_TROUBLED)  # until when forgotten routes are
         is_as_before = before is not None and before._asks_as(self)
         self.sites: Sites = before.sites if before and is_as_before else self._make_sites()
         if before and before._port == self._port:
@@ -100,6 +115,7 @@ class Direct(Route):
 
     def _take_over(self, before: "Direct") -> None:
         self.is_held, self.routes = before.is_held, before.routes
+        self._troubled = before._troubled
         self._listed = {name: each for name, each in before._listed.items() if each.is_in_use}
         for route in self.routes.values():
             for lane in route.lanes:
@@ -172,6 +188,10 @@ class Direct(Route):
         self.routes.move_to_end(name)
         return route
 
+    def is_left_alone(self, name: str, now: float) -> bool:
+        """Return whether a route that is forgotten is known to be closed."""
+        return self._closed.get(name, now) is not None
+
     def note_met(self, now: float) -> None:
         """Note that mail was met that its own route has no place for: it goes to Redis again."""
         if now >= self._met_at + 1.0:
@@ -196,10 +216,25 @@ class Direct(Route):
                 break
             is_well = all(lane.is_well for lane in route.lanes)
             if name not in self._listed and (is_well or len(self.routes) > MOST_ROUTES):
+                if not is_well:
+                    self._keep_trouble(route, now)
                 del self.routes[name], self._house.routes[name]
+
+    def _keep_trouble(self, route: Route, now: float) -> None:
+        opens_at = now + route.opens_in_s(now)
+        if opens_at > now:
+            self._closed.put(route.name, opens_at, opens_at)
+        for lane in route.lanes:
+            if not lane.is_well:
+                until = max(now, lane.opens_at(now)) + _TROUBLED_S
+                self._troubled.put(lane.terms.member.host, lane.health, until)
 
     def _lane(self, host: str) -> Lane:
         lane = Lane(self._terms(host), self._house)
+        kept = self._troubled.get(host, time.monotonic())
+        if kept is not None:
+            lane.health = kept
+            self._troubled.drop(host)  # from now on it is this lane's own
         lane.is_warned = True  # nobody is verified here, which is nobody's mistake
         return lane
 

@@ -22,6 +22,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from geomail.delivery.direct import Direct
 from geomail.delivery.lanes import Lanes
 from geomail.queue import Queue
 
@@ -118,7 +119,7 @@ class Parked:
         route = self._lanes.routes.get(name)
         if route is None:
             direct = self._lanes.directs.get(name.partition("/")[0])
-            is_due = direct is None or (name in routes.due and not direct.is_held)
+            is_due = direct is None or (name in routes.due and _may_be_asked(direct, name, now))
             routes.due.discard(name)
             if is_due:
                 routes.add(name)
@@ -135,6 +136,10 @@ class Parked:
         if routes is None:
             routes = self._by_list[queue] = _Routes()
         return routes
+
+
+def _may_be_asked(direct: Direct, name: str, now: float) -> bool:
+    return not direct.is_held and not direct.is_left_alone(name, now)
 
 
 class Meetings:

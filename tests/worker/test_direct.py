@@ -392,6 +392,22 @@ def test_a_forgotten_host_that_is_closed_is_left_alone_until_it_is_due(
     assert metrics.snapshot()["host_failures"] - before <= 5
 
 
+def test_new_mail_for_a_forgotten_host_that_is_closed_waits_too(
+    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "MOST_ROUTES", 5)
+    for i in range(20):
+        town.dns.add(f"d{i}.example 300 A 127.0.0.99")  # nobody listens there
+    hired = worker(place, town, backoff_base_s=60, backoff_cap_s=60)
+    place.push(*[mail(f"x@d{i}.example") for i in range(20)])
+    until(lambda: sum(place.counts().parked.values()) == 20, within_s=WITHIN_S)
+    until(lambda: len(hired.lanes.routes) <= 6, within_s=WITHIN_S)
+    before = metrics.snapshot()["host_failures"]
+    place.push(*[mail(f"y@d{i}.example") for i in range(20)])
+    until(lambda: sum(place.counts().parked.values()) == 40, within_s=WITHIN_S)
+    assert metrics.snapshot()["host_failures"] == before
+
+
 def test_redirected_mail_goes_to_the_hosts_of_that_address(town: Town, place: Place) -> None:
     place.push(mail("x@a.example", "y@nowhere.example"))
     worker(place, town, redirect_to="staging@b.example")
