@@ -29,13 +29,19 @@ _GRACE_S = 5
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Mails a second that the hosts have taken, and how busy the worker's core was."""
+    """Mails a second that the hosts have taken, and how busy worker and hosts kept their cores."""
 
     rate: float
     busy: float
+    hosts_busy: float
 
     def __str__(self) -> str:
         return f"{self.rate:>8,.0f} mails/s, core {self.busy:4.0%} busy"
+
+    @property
+    def cpu_us(self) -> float:
+        """Return the worker's CPU time a mail in µs."""
+        return self.busy / max(1.0, self.rate) * 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +96,13 @@ class Trial:
         """Return the pace of the hosts of these names, `warm_s` after their first mail."""
         self.wait_for(lambda: self.farm.mails(names) > 0, worker, "for a first mail")
         time.sleep(warm_s)
-        began_s, before, used_s = time.monotonic(), self.farm.mails(names), stand.cpu_s(worker.pid)
+        began_s, before = time.monotonic(), self.farm.mails(names)
+        used_s = [stand.cpu_s(pid) for pid in (worker.pid, self.farm.pid)]
         time.sleep(timed_s)
-        lasted_s = time.monotonic() - began_s
-        mails = self.farm.mails(names) - before
-        return Pace(mails / lasted_s, (stand.cpu_s(worker.pid) - used_s) / lasted_s)
+        lasted_s, mails = time.monotonic() - began_s, self.farm.mails(names) - before
+        now_s = [stand.cpu_s(pid) for pid in (worker.pid, self.farm.pid)]
+        busy = [(now - used) / lasted_s for now, used in zip(now_s, used_s, strict=True)]
+        return Pace(mails / lasted_s, *busy)
 
     def arrived(self, count: int, worker: Worker, *, within_s: float) -> list[Arrival]:
         """Wait until so many mails have arrived, and return them all."""

@@ -61,7 +61,10 @@ def _time(this: Trial, worker: stand.Worker, args: Namespace, idle_kb: float) ->
     rate, bound = (pace.rate + later.rate) / 2, args.connections / _ANSWER_S
     said = aim("0.9", is_met=rate >= _LEAST_OF_BOUND * bound)
     print(f"many    {rate:,.0f} mails/s, {rate / bound:.3f} of {bound:,.0f}/s {said};", end=" ")
-    print(f"core {pace.busy:.0%} and {later.busy:.0%} busy")
+    print(f"{pace.cpu_us:.0f} and {later.cpu_us:.0f} µs of CPU a mail")
+    print(
+        f"        the worker's core is {later.busy:.0%} busy, the hosts are {later.hosts_busy:.0%}"
+    )
     print(f"        {first.live:,} and {seen.live:,} connections, {seen.busy:,} busy;", end=" ")
     a_connection = kb / max(1, seen.live)
     said = aim("30 KB at most", is_met=a_connection <= _MOST_KB)

@@ -28,8 +28,9 @@ unknown to us. A host that says 421 reads no further: what is behind the oldest 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import ClassVar
 
 from geomail.errors import ProtocolError
 from geomail.smtp import data, extensions
@@ -82,16 +83,6 @@ class Client:
         self._held: deque[tuple[Awaited, bytes]] = deque()
         self._needs_reset = False
         self._events: list[Event] = []
-        self._handlers: dict[Awaited, Callable[[Reply], None]] = {
-            Awaited.MAIL: self._on_mail,
-            Awaited.RCPT: self._on_rcpt,
-            Awaited.DATA: self._on_data,
-            Awaited.CONTENT: self._on_final,
-            Awaited.BDAT: self._on_bdat,
-            Awaited.DOT: self._on_dot,
-            Awaited.RSET: self._on_reset,
-            Awaited.QUIT: self._on_quit,
-        }
 
     @property
     def under_tls(self) -> bool:
@@ -272,9 +263,8 @@ class Client:
             self._lose(Cause.REFUSED, str(reply), reply)
             return
         kind = awaited.popleft()
-        handler = self._handlers.get(kind)
-        if handler is not None:
-            handler(reply)
+        if handler := self._handlers.get(kind):
+            handler(self, reply)
         else:
             self._follow(self._opening.take(kind, reply))
         if self._held and not awaited and not self.is_lost:
@@ -420,6 +410,18 @@ class Client:
         self._needs_reset = transaction.mail is not None and transaction.mail.is_positive
         self.unfinished.popleft()
         self._events.append(Finished(transaction))
+
+    # Of the class, not of each conversation: bound methods would make a cycle of it.
+    _handlers: ClassVar[Mapping[Awaited, Callable[["Client", Reply], None]]] = {
+        Awaited.MAIL: _on_mail,
+        Awaited.RCPT: _on_rcpt,
+        Awaited.DATA: _on_data,
+        Awaited.CONTENT: _on_final,
+        Awaited.BDAT: _on_bdat,
+        Awaited.DOT: _on_dot,
+        Awaited.RSET: _on_reset,
+        Awaited.QUIT: _on_quit,
+    }
 
     # ---- writing, and giving up
 

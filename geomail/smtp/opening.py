@@ -26,7 +26,8 @@ twice, no and yes, has swallowed it, and who answers three times has tried to ru
 import base64
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import msgspec
 
@@ -77,14 +78,6 @@ class Opening:
         self._response: bytes | None = None  # an initial response too long for the AUTH line
         self._is_under_way = False  # a challenge has come
         self._reason = ""  # why a token was refused
-        self._steps: dict[Awaited, Callable[[Reply], Step]] = {
-            Awaited.GREETING: self._on_greeting,
-            Awaited.EHLO: self._on_ehlo,
-            Awaited.HELO: self._on_helo,
-            Awaited.STARTTLS: self._on_starttls,
-            Awaited.AUTH: self._on_auth,
-            Awaited.PROOF: self._on_proof,
-        }
 
     @property
     def mechanism(self) -> str | None:
@@ -98,7 +91,7 @@ class Opening:
 
     def take(self, awaited: Awaited, reply: Reply) -> Step:
         """Return the step that follows from the reply to what was awaited."""
-        return self._steps[awaited](reply)
+        return self._steps[awaited](self, reply)
 
     def tls_started(self) -> Step:
         """Go on behind the handshake, as if nothing had been said before."""
@@ -258,6 +251,16 @@ class Opening:
             return _say(Awaited.PROOF, b"")
         self.proved = len(proof) == 2 and not proof[0].is_positive
         return Ready()
+
+    # Of the class, not of each opening: bound methods would make a cycle of it.
+    _steps: ClassVar[Mapping[Awaited, Callable[["Opening", Reply], Step]]] = {
+        Awaited.GREETING: _on_greeting,
+        Awaited.EHLO: _on_ehlo,
+        Awaited.HELO: _on_helo,
+        Awaited.STARTTLS: _on_starttls,
+        Awaited.AUTH: _on_auth,
+        Awaited.PROOF: _on_proof,
+    }
 
 
 def _say(awaited: Awaited, line: str | bytes) -> Say:

@@ -24,10 +24,9 @@ from geomail.delivery.delivery import Delivery
 from geomail.delivery.lanes import Lanes
 from geomail.errors import GeomailError, RedisUnusable
 from geomail.queue import Counts, Link, Queue, Slot, journal
-from geomail.worker import files
+from geomail.worker import files, heap
 from geomail.worker.admission import Admission
 from geomail.worker.clock import RedisClock
-from geomail.worker.heap import give_back_large_blocks
 from geomail.worker.parent import Parent
 from geomail.worker.popper import Popper
 from geomail.worker.settler import Settler
@@ -46,7 +45,8 @@ def run(settings: Settings) -> int:
     require_relays(settings)
     if settings.redis is None:
         raise RedisUnusable("no Redis: pass --redis URL")
-    give_back_large_blocks()
+    heap.give_back_large_blocks()
+    heap.collect_rarely(settings.concurrency)
     files.make_room(settings.concurrency)
     link = Link(settings.redis)
     queues = [
