@@ -21,6 +21,7 @@ name, and what a site has no place for waits under the site's. More than 500 of 
 met in vain only for what goes to sites that have room.
 """
 
+import math
 import random
 import time
 from collections import OrderedDict
@@ -51,6 +52,7 @@ _TIDY_EVERY_S = 10.0
 _MOST_MET = 500
 _MOST_TROUBLED = 10_000
 _TROUBLED_S = 3600.0
+_RESERVED = 8  # an eighth more sites may have work for a list that has little in hand
 _SMTP_PORT = 25
 
 
@@ -128,8 +130,27 @@ class Direct(Route):
         if self.is_held:
             return 0
         known = sum(route.room(now) for route in self._listed.values())
-        has_met_many = self._met >= _MOST_MET and now < self._met_at + 1.0
-        return known if has_met_many else known + max(0, self._most_sites() - self._busy())
+        return known + max(0, min(self._most_sites() - self._busy(), self._unmet(now)))
+
+    def room_for(self, name: str, share: float, now: float) -> int:
+        """Return how many more of a list may come for sites that are known or not.
+
+        Where others have work for all sites that may be busy, some more may be of a list that has
+        few mails ready in all.
+        """
+        if self.is_held:
+            return 0
+        known = sum(route.room_for(name, share, now) for route in self._listed.values())
+        ready = sum(
+            lane.ready.waiting(name) for each in self._listed.values() for lane in each.lanes
+        )
+        most = self._most_sites()
+        due = math.ceil(share * most) - ready
+        return known + max(0, min(due, most + most // _RESERVED - self._busy(), self._unmet(now)))
+
+    def refill_for(self, name: str, share: float, now: float) -> int:  # noqa: ARG002 a relay's
+        """Return how much of what waits to be looked up may come of a list."""
+        return math.ceil(share * self.refill(now))
 
     def refill(self, now: float) -> int:  # noqa: ARG002 a relay's
         """Return how much of what waits to be looked up may come."""
@@ -197,6 +218,10 @@ class Direct(Route):
         if now >= self._met_at + 1.0:
             self._met, self._met_at = 0, now
         self._met += 1
+
+    def _unmet(self, now: float) -> int:
+        """Return how many more may be met in vain in this second."""
+        return _MOST_MET if now >= self._met_at + 1.0 else max(0, _MOST_MET - self._met)
 
     def tidy(self, now: float) -> None:
         """Give back what is not in use."""

@@ -23,7 +23,6 @@ gives one up after the message in hand: a slow host can't starve a healthy one.
 
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -33,6 +32,7 @@ from geomail.delivery.health import Health
 from geomail.delivery.learnt import Learnt, Proof
 from geomail.delivery.outcome import Outcome
 from geomail.delivery.pace import Backoff, Habits
+from geomail.delivery.ready import AnyReady, places, ready_for
 from geomail.delivery.refusals import HOLD_S, Refusals, Ruling
 from geomail.delivery.transport import Terms
 from geomail.relays import Pipeline
@@ -60,10 +60,11 @@ class Lane:
         self.terms = terms
         self.name = f"{terms.member.host}:{terms.member.port}"
         self.house = house
-        self.ready: deque[Delivery] = deque()
+        self.ready: AnyReady[Delivery] = ready_for(settings.queues)
         self.senders: set[Sender] = set()
         self.idle: list[Sender] = []
         self.in_hand = 0
+        self.low = -1  # with so many in hand the popper wants to know, too
         self.connecting = 0
         self.live = 0
         self.leaving = 0
@@ -116,10 +117,26 @@ class Lane:
             return 0
         return max(0, self._wanted() - self._under_way())
 
+    def room_for(self, name: str, share: float, now: float) -> int:
+        """Return how many of a list whose part is `share` may come, however many others have."""
+        if not self.is_open(now) or self._is_probing():
+            return 0
+        on_the_wire = self._under_way() - len(self.ready)
+        due = places(wanted=self._wanted(), on_the_wire=on_the_wire, share=share)
+        return max(0, due - self.ready.waiting(name))
+
+    def mark_low(self) -> None:
+        """Let the popper know when half of what the lane wants has gone from here on."""
+        self.low = self.in_hand - max(1, self._wanted() // 2)
+
     def has_place(self, now: float) -> bool:
         """Return whether one more delivery may wait here; some more than `room()` says."""
         most = 1 if self._is_probing() else self._wanted() * _OVERFLOW
         return self.is_open(now) and self._under_way() < most
+
+    def has_place_for(self, name: str, now: float) -> bool:
+        """Return whether one more of a list may come, however many others have here."""
+        return self.room_for(name, self.ready.share(name), now) > 0
 
     @property
     def has_window_full(self) -> bool:
@@ -163,6 +180,8 @@ class Lane:
         if self.in_hand == 1:
             self.house.share_anew()
         self.house.bytes_in_hand += delivery.slot.weight
+        if self.house.bytes_of is not None:
+            self.house.bytes_of[delivery.queue.name] += delivery.slot.weight
         self.ready.append(delivery)
         self.house.staff(self)
 
@@ -184,7 +203,7 @@ class Lane:
             outcomes = delivery.rejoin(outcomes)
         self._let_go(delivery)
         self.house.report(delivery, outcomes, self)
-        if self.in_hand * 2 <= self._wanted():
+        if self.in_hand <= self.low or self.in_hand * 2 <= self._wanted():
             self.house.want_more()
 
     def go_on(self, delivery: Delivery, outcomes: list[Outcome], surplus: list[int]) -> None:
@@ -205,8 +224,7 @@ class Lane:
 
     def empty(self) -> list[Delivery]:
         """Return all ready deliveries and keep none."""
-        taken = list(self.ready)
-        self.ready.clear()
+        taken = self.ready.drain()
         for delivery in taken:
             self._let_go(delivery)
         return taken
@@ -216,6 +234,8 @@ class Lane:
         if self.in_hand == 0:
             self.house.share_anew()
         self.house.bytes_in_hand -= delivery.slot.weight
+        if self.house.bytes_of is not None:
+            self.house.bytes_of[delivery.queue.name] -= delivery.slot.weight
 
     # ---- the host's health
 

@@ -7,6 +7,7 @@ deadline of every session a few times a second; nothing else in a message's way 
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import gevent
@@ -51,6 +52,11 @@ class Lanes:
         self.split = split
         self.is_draining = False
         self.bytes_in_hand = 0
+        self.bytes_of: Counter[str] | None = None  # by list, where there are several
+        self._weights = dict(settings.queues)
+        self.has_several_lists = len(self._weights) > 1
+        if self.has_several_lists:
+            self.bytes_of = Counter()
         self.share = settings.concurrency
         self._pool = Pool(settings.concurrency)
         self.news = Event()
@@ -109,17 +115,36 @@ class Lanes:
         now = time.monotonic()
         return sum(route.room(now) for route in self._relays)
 
-    def bytes_to_take(self) -> int:
+    def room_for(self, name: str, share: float) -> int:
+        """Return how many more of a list whose part is `share` may come, however full lanes are."""
+        now = time.monotonic()
+        return sum(route.room_for(name, share, now) for route in self._relays)
+
+    def bytes_to_take(self, name: str | None = None) -> int:
         """Return how many bytes of payloads may be taken at once now; 0: none at all.
 
         As much is kept free as the largest payload may have that comes alone, but a quarter at
-        most: so `memory_mb` is kept to, unless a payload is larger than a quarter of it.
+        most: so `memory_mb` is kept to, unless a payload is larger than a quarter of it. A list,
+        given its `name`, that holds more than its part leaves as much again to the others.
         """
         most = self.settings.memory_mb * 1_000_000
         free = most - self.bytes_in_hand
-        if free < min(MAX_BYTES, most // 4):
+        kept = min(MAX_BYTES, most // 4)
+        if name is not None and self._holds_much(name, most):
+            kept *= 2
+        if free < kept:
             return 0
         return min(free, self.settings.take_mb * 1_000_000)
+
+    def _holds_much(self, name: str, most: int) -> bool:
+        if self.bytes_of is None:
+            return False
+        total = sum(self._weights.values())
+        return self.bytes_of[name] * total > most * self._weights.get(name, 1)
+
+    def overtake(self, route: Route, delivery: Delivery, now: float) -> Lane | None:
+        """Return a lane that is full, but not for the delivery's list, or None."""
+        return route.overtake(delivery.queue.name, now) if self.has_several_lists else None
 
     def shown(self) -> str:
         """Return all hosts that the settings name, for a log line."""
@@ -138,6 +163,9 @@ class Lanes:
 
     def wait_for_room(self, timeout_s: float) -> bool:
         """Wait until a lane may have room again, or for other news; False if in vain."""
+        if self.has_several_lists:
+            for lane in self.lanes:
+                lane.mark_low()
         self._is_full = True
         is_told = self.wait_for_news(timeout_s)
         self._is_full = False

@@ -39,7 +39,7 @@ class RankedRoute(Route):
         """Return how many more deliveries the hosts can use soon whose turn it is."""
         return sum(lane.room(now) for lane in self._able(now))
 
-    def _able(self, now: float) -> list[Lane]:
+    def _able(self, now: float) -> Sequence[Lane]:
         """Return the lanes of the rank whose turn it is.
 
         A rank is passed over when its hosts can't be reached; with a place for a probe it is not.
@@ -47,7 +47,7 @@ class RankedRoute(Route):
         for lanes in () if self.is_held else self._ranked:
             if any(lane.is_open(now) and (lane.is_well or lane.has_place(now)) for lane in lanes):
                 return lanes
-        return []
+        return ()
 
 
 class SiteRoute(RankedRoute):

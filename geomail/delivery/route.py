@@ -50,6 +50,21 @@ class Route:
                 return lane
         return None
 
+    def overtake(self, name: str, now: float) -> Lane | None:
+        """Return a lane that takes a delivery of a list that has few there, or None.
+
+        To be asked where `choose` finds none: full of other lists' mails is not full for this one.
+        """
+        return next((lane for lane in self._able(now) if lane.has_place_for(name, now)), None)
+
+    def room_for(self, name: str, share: float, now: float) -> int:
+        """Return how many more of a list whose part is `share` may come, however full it is."""
+        return sum(lane.room_for(name, share, now) for lane in self._able(now))
+
+    def refill_for(self, name: str, share: float, now: float) -> int:
+        """Return how many of those that are parked for this route may come of such a list."""
+        return self.room_for(name, share, now)
+
     def room(self, now: float) -> int:
         """Return how many more deliveries this route's lanes can use soon."""
         return 0 if self.is_held else sum(lane.room(now) for lane in self.lanes)
@@ -78,6 +93,10 @@ class Route:
     def last_error(self) -> str | None:
         """Return what the hosts of this route said last when they failed."""
         return next((lane.last_error for lane in self.lanes if lane.last_error), None)
+
+    def _able(self, now: float) -> Sequence[Lane]:  # noqa: ARG002 of ranks
+        """Return the lanes that may have the next delivery when they have room."""
+        return () if self.is_held else self.lanes
 
     def _has_recovered(self) -> bool:
         # A lane whose back-off has run out is open for its probe, and not yet well.

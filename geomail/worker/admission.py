@@ -11,6 +11,7 @@ otherwise                                  into the ready queue of the first lan
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -69,7 +70,7 @@ class Admission:
         self, settings: Settings, *, lanes: Lanes, settler: Settler, clock: RedisClock
     ) -> None:
         self.parked = Parked(lanes)
-        self.meetings = Meetings()
+        self.meetings: defaultdict[Queue, Meetings] = defaultdict(Meetings)
         self._claiming: list[tuple[Slot, Job]] = []
         self._searching: dict[int, tuple[Queue, Slot]] = {}
         self._lanes = lanes
@@ -156,7 +157,7 @@ class Admission:
             if route is None or not delivery.is_mine():
                 # Redis passes it over when the slot is another's; else it is taken anew.
                 self.release(delivery.queue, delivery.slot)
-            elif (lane := route.choose(now)) is not None:
+            elif lane := route.choose(now) or self._lanes.overtake(route, delivery, now):
                 lane.put(delivery)
             else:
                 self._park(delivery.queue, delivery.slot, delivery.route, now)
@@ -217,7 +218,7 @@ class Admission:
         if len(recipients) > self._settings.max_recipients:
             self._split(queue, slot, recipients, self._settings.max_recipients)
             return None
-        lane = route.choose(now)
+        lane = route.choose(now) or self._lanes.overtake(route, delivery, now)
         if lane is None:
             if route.relay in self._lanes.directs:
                 self._lanes.directs[route.relay].note_met(now)
@@ -380,7 +381,7 @@ class Admission:
         error = route.last_error() if route is not None else None
         again_in_s = (route.opens_in_s(now) if route is not None else 0.0) or _FULL_AGAIN_S
         metrics.count("parked")
-        self.meetings.in_vain += 1
+        self.meetings[queue].in_vain += 1
         self.parked.add(queue, name)
         if slot.state is FRESH:
             state = _parked_state(name, error)  # thousands of mails, one state: 1.5 us each

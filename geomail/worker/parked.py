@@ -11,7 +11,8 @@ A site of the relay `mx` whose route is forgotten is not looked at until Redis s
 and not while its hosts are known to be closed: then what is parked there is taken to be judged.
 
 What a worker meets for routes without room, on its way to mails that others have room for, it parks
-at a bounded rate (`Meetings`): so nobody's Redis is busy with mails that can't go anyway.
+at a bounded rate for each list (`Meetings`): so nobody's Redis is busy with mails that can't go
+anyway, and a list full of them stops no other.
 
 So what is parked costs nothing while it waits: no timer a job, none a route, and no look at routes
 that can't have room. That is so with any number of mails, and of routes.
@@ -143,7 +144,7 @@ def _may_be_asked(direct: Direct, name: str, now: float) -> bool:
 
 
 class Meetings:
-    """How many mails may be met in vain: some in a tenth of a second, and four for each of use.
+    """How many mails of a list may be met in vain: some in 0.1 s, and four for each of use.
 
     So where mails of several routes lie mixed, those that can go are not kept waiting by the rest.
     """

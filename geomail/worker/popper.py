@@ -1,9 +1,11 @@
 """The popper: takes what the lanes can use soon, and waits without polling when there is nothing.
 
-It takes only while some open lane has room. Several lists take turns by weight: each round every
-list gains its share of the room as credit, the one with most credit is asked first, and what a
-list has no use for goes to the others. What is parked for a lane that has room again is taken at
-its own list's expense, and leaves half of the room to the lists.
+It takes only while some open lane has room. Several lists share the lanes by weight: each that has
+work is owed its part of what a lane wants ready, however full the lane is of others' mails
+(delivery/ready.py says in which order they leave it), and what it has no use for goes to the
+others, to who has had least for its weight first. So a list that something has come to is asked at
+once: its mail overtakes thousands. What is parked for a lane that has room again is taken at its
+own list's expense, and leaves half of the room to what is fresh.
 
 A suspect (a job that two workers have died with) is taken alone, when nothing else is in hand: now
 and then the popper holds back for a moment to let that come about.
@@ -60,7 +62,9 @@ class Popper:
         self._settings = settings
         self._queues = queues
         self._weights = dict(zip(queues, (weight for _, weight in settings.queues), strict=True))
-        self._credit = dict.fromkeys(queues, 0.0)
+        self._taken_of = dict.fromkeys(queues, 0)
+        self._had = dict.fromkeys(queues, 0.0)  # mails for its weight
+        self._now = 0.0  # of that, the part that everybody has had
         self._lanes = lanes
         self._admission = admission
         self._parked = admission.parked
@@ -85,6 +89,7 @@ class Popper:
             if room <= 0:
                 if self._is_stuck():
                     return
+                self._overtake()
                 self._lanes.wait_for_room(self._full_s())
             elif self._makes_way():
                 self._lanes.wait_for_room(_MAKE_WAY_S / 10)
@@ -106,58 +111,99 @@ class Popper:
     # ---- taking
 
     def _room(self) -> int:
+        left = max(map(self._left, self._busy()), default=TAKE_LIMIT)
+        return min(self._lanes.room(), self._limit(), left)
+
+    def _limit(self) -> int:
+        """Return how many may be taken at once, whatever the lanes have room for."""
         if self._settler.backlog > _UNSETTLED_LIMIT:
             return 0  # Redis does not take outcomes: send nothing that could not be crossed off
-        left = self._admission.meetings.left(time.monotonic(), self.taken)
-        room = min(self._lanes.room(), TAKE_LIMIT, left)
-        return min(room, self._most - self.taken) if self._most else room
+        return min(TAKE_LIMIT, self._most - self.taken) if self._most else TAKE_LIMIT
+
+    def _left(self, queue: Queue) -> int:
+        """Return how many of a list may be taken to be met in vain."""
+        return self._admission.meetings[queue].left(time.monotonic(), self._taken_of[queue])
 
     def _full_s(self) -> float:
         """Return how long to wait for room at most."""
         now, meetings = time.monotonic(), self._admission.meetings
-        return _FULL_S if meetings.left(now, self.taken) else meetings.again_in_s(now)
+        met = [meetings[queue].again_in_s(now) for queue in self._busy() if not self._left(queue)]
+        return min(met, default=_FULL_S)
+
+    def _busy(self) -> list[Queue]:
+        """Return the lists that may have something, fresh or parked."""
+        parked = self._parked.lists()
+        return [queue for queue in self._queues if queue not in self._empty or queue in parked]
 
     def _take_round(self, room: int) -> int:
-        """Take up to `room` slots; return how many were taken."""
+        """Take up to `room` slots, or what is owed to the lists; return how many were taken."""
         self._look_at_what_is_due()
-        taken = self._take_parked(self._room_for_parked(room))
-        for queue in self._hungry():
-            self._credit[queue] += room * self._weights[queue] / self._weight_of_hungry()
-        for is_last_call in (False, True):
-            for queue in sorted(self._hungry(), key=lambda queue: -self._credit[queue]):
-                share = room - taken
-                if not is_last_call and len(self._queues) > 1:
-                    share = min(share, round(self._credit[queue]))
-                if share > 0 and self._may_take(queue):
-                    taken += self._take_fresh(queue, share)
-        # What the lists left is for the other half of what is parked, not for the next second.
-        return taken + (self._take_parked(room - taken) if taken < room else 0)
+        taken = self._take_owed() if self._lanes.has_several_lists else 0
+        for queue in self._by_turns():
+            if taken < room:
+                taken += self._take_from(queue, room - taken)
+        return taken
 
-    def _room_for_parked(self, room: int) -> int:
+    def _overtake(self) -> None:
+        """Take what is owed to lists that have little in lanes which are full of others' mails."""
+        if self._lanes.has_several_lists and not self._makes_way():
+            self._look_at_what_is_due()
+            self._take_owed()
+
+    def _take_owed(self) -> int:
+        """Take of each list what the lanes lack of its part; return how many were taken."""
+        taken = 0
+        for queue in self._by_turns():
+            share = self._share(queue)
+            owed = self._lanes.room_for(queue.name, share)
+            taken += self._take_from(queue, owed, share)
+        return taken
+
+    def _by_turns(self) -> list[Queue]:
+        """Return the lists, who has had least for its weight first."""
+        if not self._lanes.has_several_lists:
+            return self._queues
+        return sorted(self._queues, key=lambda queue: (self._had[queue], -self._weights[queue]))
+
+    def _share(self, queue: Queue) -> float:
+        """Return a list's part among all that have work, fresh or parked."""
+        busy = {queue, *filter(self._may_take, self._busy())}
+        return self._weights[queue] / sum(self._weights[each] for each in busy)
+
+    def _hungry(self) -> list[Queue]:
+        """Return the lists that are not known to be empty, and that we may take from."""
+        return [queue for queue in self._queues if self._is_hungry(queue)]
+
+    def _is_hungry(self, queue: Queue) -> bool:
+        return queue not in self._empty and self._may_take(queue)
+
+    def _take_from(self, queue: Queue, room: int, share: float | None = None) -> int:
+        """Take up to `room` of one list, as much of what is parked as of the rest.
+
+        `share`: its part of lanes that may be full of others' mails. Without, what is free counts.
+        """
+        room = min(room, self._limit(), self._left(queue))
+        taken = self._take_parked(queue, self._room_for_parked(queue, room), share)
+        if taken < room and self._is_hungry(queue):
+            taken += self._take_fresh(queue, room - taken)
+        # What the list left is for the other half of what is parked, not for the next second.
+        return taken + (self._take_parked(queue, room - taken, share) if taken < room else 0)
+
+    def _room_for_parked(self, queue: Queue, room: int) -> int:
         """Return the half of `room`, rounded now up and now down: a probe is one or the other."""
-        if not self._hungry():
+        if not self._is_hungry(queue):
             return room
         self._rounds += 1
         return (room + self._rounds % 2) // 2
 
-    def _hungry(self) -> list[Queue]:
-        """Return the lists that are not known to be empty, and that we may take from."""
-        return [q for q in self._queues if q not in self._empty and self._may_take(q)]
-
     def _may_take(self, queue: Queue) -> bool:
-        if not self._lanes.bytes_to_take():
-            return False  # a list before this one has used it up
+        if not self._lanes.bytes_to_take(queue.name):
+            return False  # a list before this one has used it up, or it holds too much itself
         return queue.lease_is_mine() and ("queue", queue.name) not in queue.held
 
-    def _weight_of_hungry(self) -> int:
-        return sum(self._weights[queue] for queue in self._hungry())
-
-    def _take_fresh(self, queue: Queue, share: int) -> int:
+    def _take_fresh(self, queue: Queue, room: int) -> int:
         calls = self._calls
-        got = self._take(queue, share)
-        self._charge(queue, got)
-        if got < share:
-            self._credit[queue] = 0.0  # what a list has no use for it does not save
+        got = self._take(queue, room)
         if got == 0 and calls == self._calls:
             self._empty.add(queue)
             if queue not in self._waiters:
@@ -165,24 +211,30 @@ class Popper:
         return got
 
     def _charge(self, queue: Queue, got: int) -> None:
-        self._credit[queue] = max(-float(TAKE_LIMIT), self._credit[queue] - got)
+        """Note what a list has had. One that had nothing for long has saved nothing."""
+        if not self._lanes.has_several_lists:
+            return
+        self._now = max(self._now, min(self._had[each] for each in (queue, *self._hungry())))
+        self._had[queue] = max(self._had[queue], self._now) + got / self._weights[queue]
 
-    def _take_parked(self, room: int) -> int:
+    def _take_parked(self, queue: Queue, room: int, share: float | None) -> int:
         taken = 0
-        now = time.monotonic()
-        for queue in self._parked.lists():
-            for name in self._parked.turn(queue) if self._may_take(queue) else ():
-                route = self._lanes.routes.get(name)
-                # What is parked for a relay that nobody names any more is taken to be judged.
-                wanted = min(route.refill(now) if route is not None else room, room - taken)
-                if wanted > 0 and self._may_take(queue):
-                    taken += self._take_parked_for(queue, name, wanted)
+        for name in self._parked.turn(queue) if room > 0 and self._may_take(queue) else ():
+            wanted = min(self._refill(queue, name, share, room), room - taken)
+            if wanted > 0 and self._may_take(queue):
+                taken += self._take_parked_for(queue, name, wanted)
         return taken
+
+    def _refill(self, queue: Queue, name: str, share: float | None, room: int) -> int:
+        """Return how many of those that are parked for the route `name` may come."""
+        route, now = self._lanes.routes.get(name), time.monotonic()
+        if route is None:
+            return room  # a relay that nobody names any more: they are taken to be judged
+        return route.refill(now) if share is None else route.refill_for(queue.name, share, now)
 
     def _take_parked_for(self, queue: Queue, name: str, wanted: int) -> int:
         calls = self._calls
         got = self._take(queue, wanted, route=name)
-        self._charge(queue, got)
         # What is being parked just now may have come too late for this take.
         if got == 0 and calls == self._calls and not self._settler.is_parking:
             self._parked.forget(queue, name)
@@ -201,9 +253,11 @@ class Popper:
         return now < self._make_way_until
 
     def _take(self, queue: Queue, n: int, *, route: str | None = None) -> int:
-        batch = queue.take(n, max_bytes=self._lanes.bytes_to_take(), route=route)
+        batch = queue.take(n, max_bytes=self._lanes.bytes_to_take(queue.name), route=route)
         self._note(queue, batch)
+        self._charge(queue, len(batch.slots))
         self.taken += len(batch.slots)
+        self._taken_of[queue] += len(batch.slots)
         for slot in batch.slots:
             if self.is_draining:
                 self._admission.release(queue, slot)
@@ -252,11 +306,17 @@ class Popper:
             timeout_s = min(timeout_s, max(0.001, due_in_s))
         if not all(queue.lease_is_mine() for queue in self._queues):
             timeout_s = min(timeout_s, _LAPSED_S)  # the next beat that comes through renews it
-        # What is parked may wait for room in its own lane, while another has some to spare.
-        wait = self._lanes.wait_for_room if self._parked else self._lanes.wait_for_news
+        # What is parked may wait for room in its own lane, while another has some to spare; and a
+        # list that holds too much for the place of others until some of that is done.
+        is_short = self._parked or self._is_shut_out()
+        wait = self._lanes.wait_for_room if is_short else self._lanes.wait_for_news
         is_told = wait(timeout_s)
         if not is_told:
             self._empty.clear()
+
+    def _is_shut_out(self) -> bool:
+        fresh = [queue for queue in self._queues if queue not in self._empty]
+        return any(not self._lanes.bytes_to_take(queue.name) for queue in fresh)
 
     def _look_at_what_is_due(self) -> None:
         if self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms():
