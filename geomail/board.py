@@ -28,7 +28,7 @@ _COLUMNS = (
 )  # fmt: skip
 _LESS_NEEDED = ("limit", "delivered", "ready", "failed")
 _LEFT = ("route", "host", "state", "limit")
-_NARROWEST = 16
+_SHORT, _SHORTEST = 26, 14  # names are cut to that before columns go, and after
 
 
 class Board(msgspec.Struct, frozen=True):
@@ -213,15 +213,21 @@ def _widths(rows: Sequence[dict[str, str]], width: int | None) -> dict[str, int]
     if width is None:
         return widths
 
-    def excess() -> int:
-        return sum(widths.values()) + 2 * (len(widths) - 1) - width
-
-    for name in ("route", "host"):
-        widths[name] -= max(0, min(excess(), widths[name] - _NARROWEST))
+    _shorten_names(widths, width, least=_SHORT)
     for name in reversed(_LESS_NEEDED):
-        if excess() > 0:
+        if _excess(widths, width) > 0:
             widths.pop(name, None)
+    _shorten_names(widths, width, least=_SHORTEST)
     return widths
+
+
+def _shorten_names(widths: dict[str, int], width: int, *, least: int) -> None:
+    for name in ("route", "host"):
+        widths[name] -= max(0, min(_excess(widths, width), widths[name] - least))
+
+
+def _excess(widths: Mapping[str, int], width: int) -> int:
+    return sum(widths.values()) + 2 * (len(widths) - 1) - width
 
 
 def _line(row: Mapping[str, str], widths: Mapping[str, int]) -> str:

@@ -75,6 +75,21 @@ def test_help_needs_no_network_stack() -> None:
     assert (process.returncode, process.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("command", usage.COMMANDS)
+def test_help_of_a_command_is_its_own_part_of_the_page(command: str) -> None:
+    page, whole = usage.page_of(command), usage.page()
+    told = set(re.findall(r"^  (--[a-z-]+)", page, re.MULTILINE))
+    assert told == usage._flags_of(command)
+    assert page.startswith(f"geomail {command} ")
+    for line in page.splitlines()[1:]:
+        assert line in whole.splitlines() or line in ("Options:", "All commands: geomail --help")
+
+
+def test_help_is_given_wherever_it_is_asked_for(folder: Path) -> None:
+    for argv in (["run", "--help"], ["--help", "run"], ["run", "--concurrency", "3", "-h"]):
+        assert geomail(*argv).out == usage.page_of("run")
+
+
 def test_help_fits_a_terminal() -> None:
     assert max(map(len, usage.page().splitlines())) <= 100
 
@@ -96,6 +111,9 @@ def test_help_fits_a_terminal() -> None:
         (["run", "--config", "none.toml"], 2, "can't read none.toml: No such file"),
         (["run", "--relay", "smtp://h", "--redis", "http://h"], 2, "expected redis://"),
         (["status", "--redis", NOWHERE], 1, "no Redis answers at 127.0.0.1:1: start it, or"),
+        (["hosts", "--redis", NOWHERE], 1, "no Redis answers at 127.0.0.1:1: start it, or"),
+        (["why", "x", "--redis", NOWHERE], 1, "no Redis answers at 127.0.0.1:1: start it, or"),
+        (["why"], 2, "that is not how why is called: geomail why ID"),
         (["send", "--to", "a@b.c", "--redis", NOWHERE], 1, "no Redis answers"),
         (["send", "--to", "a b"], 2, "'a b'"),
         (["send", "--to", "a@b.c", "--text", "none"], 2, "can't read none: No such file"),
@@ -224,6 +242,137 @@ def test_status_says_what_people_ask_first(folder: Path, redis_url: str) -> None
         0,
     )
     assert told["not_empty_since_ms"] <= told["now_ms"]
+
+
+TOLD = (
+    b'{"lanes":[{"host":"slow.example:25","relay":"default","route":"default","connections":3,'
+    b'"window":8,"in_hand":9,"ready":6,"binding":"window"},{"host":"\\u001b[31m:25","relay":"bulk",'
+    b'"route":"bulk","state":"closed","why":"421 4.7.0 Too\\u0007 many","again_in_s":90.0}]}'
+)
+
+
+def ask(redis_url: str, *argv: str) -> str:
+    ended = geomail(*argv, "--redis", redis_url)
+    assert ended.status == 0, ended.err
+    return ended.out
+
+
+def test_hosts_of_all_workers(folder: Path, redis_url: str) -> None:
+    assert ask(redis_url, "hosts") == "no worker is at work\n"
+    queue = Queue(Link(redis_url), "queue:email")
+    queue.register()
+    assert ask(redis_url, "hosts") == (
+        "1 worker has told nothing yet: each does with its next beat\n"
+    )
+    assert queue.beat(TOLD)
+    head, worst, reason, *rest = ask(redis_url, "hosts").splitlines()
+    assert head.split()[:4] == ["ROUTE", "HOST", "STATE", "CONNS"]
+    assert worst.split()[:3] == ["bulk", r"\x1b[31m:25", "closed"]
+    assert re.fullmatch(r"  closed, again in (90|89|88) s: 421 4.7.0 Too\\x07 many", reason)
+    assert [line.split()[1] for line in rest] == ["slow.example:25"]
+    assert "3/8" in rest[0]
+    told = json.loads(ask(redis_url, "hosts", "--json"))
+    assert (told["workers"], told["silent"], told["left_out"]) == (1, 0, 0)
+    assert [host["state"] for host in told["hosts"]] == ["closed", "open"]
+    assert told["hosts"][1]["binding"] == "window"
+    assert queue.leave()
+    assert ask(redis_url, "hosts") == "no worker is at work\n"
+
+
+def test_status_names_hosts_in_trouble(folder: Path, redis_url: str) -> None:
+    queue = Queue(Link(redis_url), "queue:email")
+    queue.register()
+    queue.beat(TOLD)
+    shown = ask(redis_url, "status")
+    assert re.search(r"\nhosts in trouble\n  bulk .*: closed, again in 1?[0-9]+ s: 421", shown)
+    assert "slow.example" not in shown
+    told = json.loads(ask(redis_url, "status", "--json"))["queue:email"]
+    assert [host["route"] for host in told["hosts_in_trouble"]] == ["bulk"]
+
+
+def test_a_board_fits_its_terminal() -> None:
+    from geomail import board
+    from geomail.delivery.shown import HostShown
+
+    host = HostShown("a" * 60 + ":25", "mx", "mx/" + "b" * 60, "closed", why="c" * 300)
+    wide = HostShown(
+        "h:25", "r", "r", "open", in_hand=10**9, delivered=10**9, binding="concurrency"
+    )
+    seen = board.Board([host, wide], 1, 0, 0, ())
+    for width in (80, 100, 120):
+        assert max(map(len, board.text(seen, width=width).splitlines())) <= width
+    assert "c" * 300 in board.text(seen)
+    assert "IN HAND" in board.text(seen, width=80)
+
+
+def test_why(folder: Path, redis_url: str) -> None:
+    queue = Queue(Link(redis_url), "queue:email")
+    (dead,) = _make_dead(queue, b'{"to": "ann@example.org", "id": "order-1", "text": "t"}')
+    queue.push([b'{"to": ["bo@example.org", "cy@example.org"], "id": "order-2", "text": "t"}'])
+    for name in (dead, "order-1"):
+        said = ask(redis_url, "why", name)
+        assert said.startswith(f"{dead} (label order-1)\n")
+        assert re.search(r"\n  where +dead since .*: because\n", said)
+        assert re.search(r"\n  recipients +ann@example.org\n", said)
+    queue.hold("queue", "queue:email", on=True)
+    said = ask(redis_url, "why", "order-2")
+    assert said.startswith("not taken yet (label order-2)\n")
+    assert "waiting on queue:email, nothing in front of it\n" in said
+    assert "bo@example.org, cy@example.org\n" in said
+    assert "queue queue:email is held (geomail resume --queue queue:email)\n" in said
+    (slot,) = queue.take(1).slots
+    said = ask(redis_url, "why", slot.id)
+    assert f"in the hand of worker {queue.worker} for " in said
+    queue.reap([])
+    nobody = ask(redis_url, "why", "order-3")
+    assert nobody == (
+        "no job of the label order-3 on queue:email: not known:"
+        " delivered and forgotten, or never seen\n"
+    )
+    gone = ask(redis_url, "why", f"{queue.worker}.99.0")
+    assert gone.endswith(": not known: delivered and forgotten, or never seen\n")
+
+
+def test_why_of_a_split_job(folder: Path, redis_url: str) -> None:
+    from geomail.queue import JobState, Part, Split
+
+    queue = Queue(Link(redis_url), "queue:email")
+    queue.register()
+    queue.push([b'{"to": ["a@x.org", "b@x.org"], "id": "order-1", "text": "t"}'])
+    (slot,) = queue.take(1).slots
+    parts = [Part(JobState(rcpt=["a@x.org"])), Part(JobState(rcpt=["b@x.org"]), ("retry", 60_000))]
+    queue.settle([Split(slot, parts)])
+    lines = ask(redis_url, "why", "order-1").splitlines()
+    assert lines[1].split(maxsplit=1) == ["where", "split into parts, of which 2 are left"]
+    assert re.fullmatch(r"  /1 +in the hand of worker .*; to a@x.org", lines[2])
+    assert re.fullmatch(r"  /2 +delayed until .*; to b@x.org", lines[3])
+
+
+def test_a_person_does_not_wait_for_ever(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from geomail import cli
+
+    monkeypatch.setattr(cli, "_ANSWERS_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as loading:
+
+        def refuse() -> None:
+            while True:
+                try:
+                    with loading.accept()[0] as asked:
+                        while asked.recv(1000):
+                            asked.sendall(b"-LOADING Redis is loading the dataset in memory\r\n")
+                except OSError:
+                    return
+
+        Timer(0, refuse).start()
+        url = f"redis://127.0.0.1:{loading.getsockname()[1]}"
+        for argv in (["status"], ["hosts"], ["why", "x"], ["dead", "list"], ["send", "--to=a@b.c"]):
+            assert cli.main([*argv, "--redis", url]) == 1
+            (line,) = capsys.readouterr().err.splitlines()
+            assert "gave no answer for 0.3 s: " in line
+            assert "LOADING" in line
+        loading.shutdown(socket.SHUT_RDWR)
 
 
 def test_hold_and_resume(folder: Path, redis_url: str) -> None:
