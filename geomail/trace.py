@@ -11,6 +11,7 @@ from geomail import board, job
 from geomail.board import Board
 from geomail.config import Settings
 from geomail.delivery.shown import HostShown
+from geomail.delivery.site import mail_domain
 from geomail.errors import PayloadError
 from geomail.job import Email
 from geomail.queue.link import Link
@@ -22,8 +23,6 @@ _MOST_RECIPIENTS = 5
 _MOST_FOUND = 5
 _DEFAULT_RELAY = "default"
 _NOTHING = "not known: delivered and forgotten, or never seen"
-
-Rows = list[tuple[str, str]]
 
 
 def why(link: Link, settings: Settings, name: str) -> str:
@@ -37,7 +36,7 @@ def why(link: Link, settings: Settings, name: str) -> str:
         found, unseen = _find(search, name)
         if found:
             seen = board.look(link, lists)
-            told = [_told(search, each, seen) for each in found[:_MOST_FOUND]]
+            told = [_told(search, each, seen, settings) for each in found[:_MOST_FOUND]]
             if len(found) > _MOST_FOUND:
                 told.append(f"and {len(found) - _MOST_FOUND} more of that name")
             return "\n\n".join(told)
@@ -46,6 +45,8 @@ def why(link: Link, settings: Settings, name: str) -> str:
     lines = [f"{printable(name)} on {', '.join(map(printable, lists))}: {_NOTHING}"]
     if kind == "label":
         lines[0] = f"no job of the label {lines[0]}"
+    if notes:
+        notes.append("by its id it would be found at once")
     return "\n".join([*lines, *(f"  {note}" for note in notes)])
 
 
@@ -65,9 +66,13 @@ def _label_of(payload: bytes) -> str | None:
         return None
 
 
-def _told(search: Search, found: Whereabouts, seen: Board) -> str:
+def _told(search: Search, found: Whereabouts, seen: Board, settings: Settings) -> str:
     now_ms = search.now_ms()
-    rows = [("", ""), *_rows(search, found, seen, now_ms)][1:]
+    rows = [*_rows(search, found, now_ms)]
+    if found.place not in ("ended", "split", "dead"):
+        for route in _routes(found, settings):
+            rows += _hosts(found, route, seen)
+        rows += _obstacles(search, found, seen)
     widest = max(len(name) for name, _ in rows)
     email = _email(found)
     label = f" (label {printable(email.label)})" if email and email.label else ""
@@ -75,9 +80,7 @@ def _told(search: Search, found: Whereabouts, seen: Board) -> str:
     return "\n".join([head, *(f"  {name.ljust(widest)}  {text}" for name, text in rows)])
 
 
-def _rows(
-    search: Search, found: Whereabouts, seen: Board, now_ms: int
-) -> Iterator[tuple[str, str]]:
+def _rows(search: Search, found: Whereabouts, now_ms: int) -> Iterator[tuple[str, str]]:
     email, state = _email(found), found.state
     yield "where", _where(search, found, now_ms)
     yield from (("", note) for note in found.notes)
@@ -85,22 +88,33 @@ def _rows(
         yield from _parts(search, found, now_ms)
         return
     if found.first_seen_ms is not None:
-        yield "first seen", _ago(now_ms - found.first_seen_ms)
+        yield "first seen", f"{_span(now_ms - found.first_seen_ms)} ago"
     recipients = state.rcpt or (email.recipients if email else [])
     if recipients:
         yield "recipients", _listed(recipients, email)
     if state.tries or state.unknown:
         unknown = f", {state.unknown} without an answer" if state.unknown else ""
         yield "tries", f"{state.tries}{unknown}"
-    if state.last and state.last != state.reason:
+    if state.last and not (state.reason or "").endswith(state.last):
         yield "last reply", printable(state.last)
-    route = state.route or (email.relay if email and email.relay else _DEFAULT_RELAY)
-    yield "route", _route(route, seen)
-    if found.place != "dead":
-        yield from _hosts(route, seen)
-        if found.place == "parked":
-            yield "next try", _next_try(_hosts_of(route, seen))
-        yield from _obstacles(search, found, seen)
+
+
+def _routes(found: Whereabouts, settings: Settings) -> list[str]:
+    """Return the routes that a mail goes by: as was decided, as it says, or by the settings."""
+    email, decided = _email(found), found.state.route
+    if decided or email is None or email.relay:
+        return [decided or (email.relay if email and email.relay else _DEFAULT_RELAY)]
+    address = email.mail_from if email.raw is not None else email.sender and email.sender.addr
+    sender = _domain_of(address or settings.sender or "")
+    left = found.state.rcpt or email.recipients
+    recipients = [settings.redirect_to] if settings.redirect_to else left
+    relays = (settings.routing.relay_of(_domain_of(one), sender) for one in recipients)
+    return sorted({relay or _DEFAULT_RELAY for relay in relays})
+
+
+def _domain_of(address: str) -> str:
+    found = mail_domain(address.rpartition("<")[2].rstrip("> "))
+    return found if isinstance(found, str) else ""
 
 
 def _where(search: Search, found: Whereabouts, now_ms: int) -> str:
@@ -145,35 +159,35 @@ def _parts(search: Search, found: Whereabouts, now_ms: int) -> Iterator[tuple[st
         yield "", f"and {found.parts_left - len(found.parts)} more (geomail why ID/NUMBER)"
 
 
-def _route(route: str, seen: Board) -> str:
-    return printable(route) + ("" if _hosts_of(route, seen) else ": no worker tells of its hosts")
-
-
-def _hosts_of(route: str, seen: Board) -> list[HostShown]:
-    return [host for host in seen.hosts if host.workers and route in (host.route, host.relay)]
-
-
-def _hosts(route: str, seen: Board) -> Iterator[tuple[str, str]]:
-    hosts = _hosts_of(route, seen)
+def _hosts(found: Whereabouts, route: str, seen: Board) -> Iterator[tuple[str, str]]:
+    """Yield what the workers see of a route's hosts, and when it is tried next."""
+    hosts = [host for host in seen.hosts if host.workers and route in (host.route, host.relay)]
+    yield "route", printable(route) + ("" if hosts else ": no worker tells of its hosts")
     for host in hosts[:_MOST_HOSTS]:
-        parts = [board.state_of(host), f"{host.connections} of {host.window} connections"]
-        parts.append(f"{host.in_hand} in hand")
-        if host.binding:
-            parts.append(f"limit: {host.binding}")
-        if host.workers > 1:
-            parts.append(f"{host.workers} workers")
-        yield "host", f"{printable(host.host)}: {', '.join(parts)}"
+        yield "host", _host(host)
         if host.why:
             yield "", printable(host.why)
     if len(hosts) > _MOST_HOSTS:
         yield "", f"and {len(hosts) - _MOST_HOSTS} more hosts (geomail hosts)"
+    if found.place == "parked" and hosts:
+        yield "next try", _next_try(hosts)
+
+
+def _host(host: HostShown) -> str:
+    parts = [board.state_of(host), f"{host.connections} of {host.window} connections"]
+    parts.append(f"{host.in_hand} in hand")
+    if host.binding:
+        parts.append(f"limit: {host.binding}")
+    if host.workers > 1:
+        parts.append(f"{host.workers} workers")
+    return f"{printable(host.host)}: {', '.join(parts)}"
 
 
 def _next_try(hosts: Sequence[HostShown]) -> str:
     if any(host.state == "held" for host in hosts):
         return "when it is held no more"
     tries = [host.again_in_s for host in hosts if host.again_in_s is not None]
-    if not hosts or len(tries) < len(hosts) or not min(tries):
+    if len(tries) < len(hosts) or not min(tries):
         return "when a host of its route has room"
     return f"in {_span(int(min(tries) * 1000))}"
 
@@ -213,10 +227,6 @@ def _listed(recipients: Sequence[str], email: Email | None) -> str:
 
 def _time(ms: int | None) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((ms or 0) / 1000))
-
-
-def _ago(ms: int) -> str:
-    return f"{_span(ms)} ago"
 
 
 def _span(ms: int) -> str:

@@ -28,9 +28,9 @@ _LARGEST = 1_000_000  # of a payload that is read
 _FAR = 10_000  # references looked at in one list
 _MOST_WORKERS = 200
 _MOST_PARTS = 20
-_PIECE_BYTES = 500_000
+_PIECE_BYTES = 200_000  # in 1 to 3 ms
 _MOST_JOBS, _MOST_BYTES = 100_000, 200_000_000
-_LEAST_SCAN, _MOST_SCAN = 10, 1_000
+_LEAST_SCAN, _MOST_SCAN = 10, 300
 
 
 class Whereabouts(msgspec.Struct, frozen=True):

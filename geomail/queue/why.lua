@@ -14,14 +14,18 @@
 -- O(parts), O(most * lists), O(bytes looked at).
 local verbs = {}
 
+-- Whether the value of an `id` in JSON, or in PHP's serialize(), is one of the labels from ARGV[from] on.
 local function may_carry(text, from)
   for i = from, #ARGV do
-    local at = find(text, ARGV[i], 1, true)
+    local label = ARGV[i]
+    local at = find(text, label, 1, true)
     while at do
-      if find(sub(text, math.max(1, at - 16), at), 'id"', 1, true) then
+      local before = sub(text, math.max(1, at - 16), at - 1)
+      local is_value = match(before, 'id"%s*:%s*"?$') or match(before, 'id";[si]:%d*:?"?$')
+      if is_value and find(text, '^["%s,;}]', at + #label) then
         return true
       end
-      at = find(text, ARGV[i], at + 1, true)
+      at = find(text, label, at + 1, true)
     end
   end
   return false

@@ -1,6 +1,7 @@
 """What a worker tells of its lanes with its beat: seen while it works, gone when it has left."""
 
 import os
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -157,3 +158,17 @@ def test_why_tells_of_a_parked_mail_what_holds_it(place: Place) -> None:
     assert "limit: host" in said
     assert "Connection refused" in said
     assert "next try" in said
+
+
+def test_why_follows_the_routes_of_the_settings(place: Place, sink: Sink) -> None:
+    file = relays(place, default=url(sink), bulk=NOWHERE)
+    file.write_text(file.read_text() + '[[route]]\nrecipient = "slow.example"\nrelay = "bulk"\n')
+    settings = place.hire(file=file).settings
+    place.push(mail("s", to=["a@slow.example"]), mail("b", to=["a@slow.example", "b@x.org"]))
+
+    def routes(label: str) -> list[str]:
+        said = trace.why(Link(place.server.url), settings, label)
+        return re.findall(r"\n  route +(\w+)", said)
+
+    assert routes("ns") == ["bulk"]
+    assert routes("nb") == ["bulk", "default"]
