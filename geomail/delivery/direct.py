@@ -24,7 +24,7 @@ met in vain only for what goes to sites that have room.
 import math
 import random
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING
 
 import gevent
@@ -52,7 +52,7 @@ _TIDY_EVERY_S = 10.0
 _MOST_MET = 500
 _MOST_TROUBLED = 10_000
 _TROUBLED_S = 3600.0
-_RESERVED = 8  # an eighth more sites may have work for a list that has little in hand
+_RESERVED = 8  # an eighth more sites and searches are for lists that have few
 _SMTP_PORT = 25
 
 
@@ -72,6 +72,7 @@ class Direct(Route):
         "_troubled",
         "routes",
         "searching",
+        "searching_of",
         "sites",
     )
 
@@ -88,6 +89,7 @@ class Direct(Route):
         self._settings = settings
         self._house = house
         self.searching: int = before.searching if before else 0  # domains
+        self.searching_of: Counter[str] = before.searching_of if before else Counter()  # by list
         self._tidy_at = 0.0
         self._met, self._met_at = 0, 0.0
         self.routes: OrderedDict[str, Route] = OrderedDict()
@@ -177,20 +179,24 @@ class Direct(Route):
 
     # ---- sites
 
-    def begin_search(self, domains: set[str]) -> bool:
-        """Return whether these domains may be looked up now: then `find` is called for them."""
-        if self.searching >= _MOST_SEARCHES:
+    def begin_search(self, domains: set[str], name: str) -> bool:
+        """Return whether these domains of a list's mail may be looked up now: then call `find`."""
+        most, few = _MOST_SEARCHES, _MOST_SEARCHES // _RESERVED
+        if self._house.has_several_lists and self.searching_of[name] < few:
+            most += few  # no list waits for the slow name servers of another's domains
+        if self.searching >= most:
             return False
         self.searching += len(domains)
+        self.searching_of[name] += len(domains)
         return True
 
-    def find(self, domains: set[str]) -> dict[str, Found]:
-        """Return where the mail of each domain goes; waits for DNS."""
+    def find(self, domains: set[str], name: str) -> dict[str, Found]:
+        """Return where a list's mail of each domain goes; waits for DNS."""
         try:
             asked = {domain: gevent.spawn(self.sites.find, domain) for domain in domains}
             gevent.joinall(list(asked.values()))
         finally:
-            self._house.searched(self.name, len(domains))
+            self._house.searched(self.name, name, len(domains))
         return {domain: each.get() for domain, each in asked.items()}
 
     def route_to(self, site: Site, now: float) -> Route:

@@ -60,7 +60,7 @@ class Lane:
         self.terms = terms
         self.name = f"{terms.member.host}:{terms.member.port}"
         self.house = house
-        self.ready: AnyReady[Delivery] = ready_for(settings.queues)
+        self.ready: AnyReady[Delivery] = ready_for(house.weights)
         self.senders: set[Sender] = set()
         self.idle: list[Sender] = []
         self.in_hand = 0

@@ -53,8 +53,8 @@ class Lanes:
         self.is_draining = False
         self.bytes_in_hand = 0
         self.bytes_of: Counter[str] | None = None  # by list, where there are several
-        self._weights = dict(settings.queues)
-        self.has_several_lists = len(self._weights) > 1
+        self.weights = dict(settings.queues)
+        self.has_several_lists = len(self.weights) > 1
         if self.has_several_lists:
             self.bytes_of = Counter()
         self.share = settings.concurrency
@@ -139,8 +139,8 @@ class Lanes:
     def _holds_much(self, name: str, most: int) -> bool:
         if self.bytes_of is None:
             return False
-        total = sum(self._weights.values())
-        return self.bytes_of[name] * total > most * self._weights.get(name, 1)
+        total = sum(self.weights.values())
+        return self.bytes_of[name] * total > most * self.weights.get(name, 1)
 
     def overtake(self, route: Route, delivery: Delivery, now: float) -> Lane | None:
         """Return a lane that is full, but not for the delivery's list, or None."""
@@ -188,10 +188,11 @@ class Lanes:
         gone = {lane for route in routes for lane in route.lanes}
         self.lanes[:] = [lane for lane in self.lanes if lane not in gone]
 
-    def searched(self, relay: str, domains: int) -> None:
-        """Note that so many domains of a relay `mx` are looked up no more."""
+    def searched(self, relay: str, name: str, domains: int) -> None:
+        """Note that so many domains of a list's mail are looked up no more for a relay `mx`."""
         if relay in self.directs:
             self.directs[relay].searching -= domains
+            self.directs[relay].searching_of[name] -= domains
         self.news.set()
 
     # ---- who gets a sender

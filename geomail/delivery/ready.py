@@ -21,7 +21,7 @@ lane full of one list's mails takes the other's at once. Nothing here knows a cl
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Mapping, Sized
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
@@ -87,32 +87,27 @@ class Fifo(deque[T]):
 
 
 class _Line(Generic[T]):
-    """One list's ready mails."""
+    """One list's ready mails; of equal tags the lowest rank is first: the heavier list's."""
 
-    __slots__ = ("deliveries", "rank", "step", "tag", "weight")
+    __slots__ = ("deliveries", "rank", "step", "tag")
 
-    def __init__(self, weight: int, rank: int) -> None:
+    def __init__(self, name: str, weight: int) -> None:
         self.deliveries: deque[T] = deque()
-        self.weight = weight
+        self.rank = (-weight, name)
         self.step = _UNIT // weight
-        self.rank = rank
         self.tag = 0
 
 
 class Ready(Generic[T]):
-    """The ready queue of several lists."""
+    """The ready queue of several lists. It has a line of each that it was given something of."""
 
-    __slots__ = ("_lines", "_now", "_size", "_turns")
+    __slots__ = ("_lines", "_now", "_size", "_turns", "_weights")
 
     def __init__(self, weights: Mapping[str, int]) -> None:
-        """Serve the lists by `weights`; of equal tags the first of them, so pass heavy ones first.
-
-        A list that is not among them has the weight 1.
-        """
+        """Serve the lists by `weights`; one that is not among them has the weight 1."""
+        self._weights = weights
         self._lines: dict[str, _Line[T]] = {}
-        for name, weight in weights.items():
-            self._lines[name] = _Line(weight, len(self._lines))
-        self._turns: list[tuple[int, int, _Line[T]]] = []
+        self._turns: list[tuple[int, tuple[int, str], _Line[T]]] = []
         self._now = 0
         self._size = 0
 
@@ -126,9 +121,8 @@ class Ready(Generic[T]):
 
     def share(self, name: str) -> float:
         """Return the part of a list that has to share with all others."""
-        line = self._lines.get(name)
-        total = sum(other.weight for other in self._lines.values())
-        return line.weight / total if line is not None else 1.0 / (total + 1.0)
+        total = sum(self._weights.values())
+        return self._weights[name] / total if name in self._weights else 1 / (total + 1)
 
     def append(self, delivery: T) -> None:
         """Put a delivery last in its line."""
@@ -181,7 +175,7 @@ class Ready(Generic[T]):
         name = delivery.queue.name
         line = self._lines.get(name)
         if line is None:
-            line = self._lines[name] = _Line(1, len(self._lines))
+            line = self._lines[name] = _Line(name, self._weights.get(name, 1))
         return line
 
     def _enter(self, line: _Line[T]) -> None:
@@ -192,9 +186,8 @@ class Ready(Generic[T]):
 AnyReady: TypeAlias = Fifo[T] | Ready[T]
 
 
-def ready_for(queues: Iterable[tuple[str, int]]) -> AnyReady[T]:
-    """Return an empty ready queue for lists with their weights."""
-    weights = dict(sorted(queues, key=lambda pair: -pair[1]))
+def ready_for(weights: Mapping[str, int]) -> AnyReady[T]:
+    """Return an empty ready queue for lists with their weights, which it keeps hold of."""
     return Ready(weights) if len(weights) > 1 else Fifo()
 
 

@@ -332,7 +332,7 @@ class Admission:
         answers: Mapping[str, Found],
         now: float,
     ) -> None:
-        if not direct.begin_search(domains):
+        if not direct.begin_search(domains, delivery.queue.name):
             direct.note_met(now)
             self._park(delivery.queue, delivery.slot, direct.name, now)
             return
@@ -346,7 +346,7 @@ class Admission:
         queue, slot = delivery.queue, delivery.slot
         found: dict[str, Found] | Exception
         try:
-            found = direct.find(domains)
+            found = direct.find(domains, queue.name)
         except Exception as error:  # noqa: BLE001 - the top of a greenlet
             found = error
         self._lanes.bytes_in_hand -= slot.weight

@@ -138,6 +138,7 @@ class Popper:
     def _take_round(self, room: int) -> int:
         """Take up to `room` slots, or what is owed to the lists; return how many were taken."""
         self._look_at_what_is_due()
+        self._rounds += 1
         taken = self._take_owed() if self._lanes.has_several_lists else 0
         for queue in self._by_turns():
             if taken < room:
@@ -193,7 +194,6 @@ class Popper:
         """Return the half of `room`, rounded now up and now down: a probe is one or the other."""
         if not self._is_hungry(queue):
             return room
-        self._rounds += 1
         return (room + self._rounds % 2) // 2
 
     def _may_take(self, queue: Queue) -> bool:

@@ -184,6 +184,23 @@ def test_a_probe_of_the_first_host_keeps_nobody_waiting(town: Town, place: Place
     first.in_hand = 0
 
 
+def test_where_all_sites_are_busy_a_list_with_little_in_hand_has_some_more(
+    town: Town, place: Place
+) -> None:
+    relay = worker(place, town, queue=["queue:bulk=1", "queue:urgent=8"]).lanes.directs["default"]
+    now, most = time.monotonic(), relay._most_sites()
+    for busy, extra in ((most, most // 8), (most + most // 8, 0)):
+        sites = [Site(f"s{number}", (("a.example",),)) for number in range(busy)]
+        routes = [relay.route_to(site, now) for site in sites]
+        for route in routes:
+            route.lanes[0].in_hand = 1_000_000
+        assert relay.room(now) == 0
+        known = sum(route.room_for("queue:urgent", 8 / 9, now) for route in routes)
+        assert relay.room_for("queue:urgent", 8 / 9, now) - known == extra
+    for route in routes:
+        route.lanes[0].in_hand = 0
+
+
 def test_equal_hosts_share_the_mail(town: Town, place: Place) -> None:
     town.dns.add("even.example 300 MX 5 mx.a.example.")
     town.dns.add("even.example 300 MX 5 mx.b.example.")
@@ -257,6 +274,20 @@ def test_what_is_known_goes_on_while_no_more_are_looked_up(
     place.push(*[mail(f"u{i}@a.example") for i in range(500)])
     until(lambda: town.sinks["mx.a.example"].count == 501, within_s=8)
     assert hired.lanes.directs["default"].searching == 5
+
+
+def test_slow_name_servers_for_one_list_keep_no_other_waiting(
+    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "_MOST_SEARCHES", 16)
+    place.redis.lpush("queue:bulk", *[mail(f"x@dead.d{i}.example") for i in range(60)])
+    hired = worker(place, town, queue=["queue:bulk=1", "queue:urgent=8"])
+    relay = hired.lanes.directs["default"]
+    until(lambda: relay.searching == 16, within_s=WITHIN_S)
+    place.redis.lpush("queue:urgent", mail("u@a.example"))
+    until(lambda: town.sinks["mx.a.example"].count == 1, within_s=8)
+    assert relay.searching == 16
+    assert relay.searching_of == {"queue:bulk": 16, "queue:urgent": 0}
 
 
 def test_a_fault_of_ours_in_a_search_is_no_end_of_the_mail(
