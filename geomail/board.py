@@ -155,7 +155,7 @@ def state_of(host: HostShown) -> str:
     if host.state == "held":
         words += f" (geomail resume --relay {printable(host.relay)})"
     if host.again_in_s is not None:
-        words += f", again in {_span(host.again_in_s)}" if host.again_in_s else ", again now"
+        words += f", again {soon(host.again_in_s)}"
     return words
 
 
@@ -163,10 +163,12 @@ def _in_trouble(board: Board) -> list[HostShown]:
     return [host for host in board.hosts if host.state in ("closed", "probing", "waiting")]
 
 
-def _span(seconds: float) -> str:
+def soon(seconds: float) -> str:
+    """Return in words when something is that is so many seconds ahead."""
     if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        digits = 0 if seconds >= 10 else 1
+        return f"in {seconds:.{digits}f} s" if seconds else "now"
+    return f"in {seconds / 60:.0f} min" if seconds < 7200 else f"in {seconds / 3600:.1f} h"
 
 
 def _cells(host: HostShown) -> dict[str, str]:
@@ -194,11 +196,7 @@ def _table(
     widths = _widths(rows, width)
     lines = [_line({name: name for name in widths}, widths).upper()]
     for host, row in zip(hosts, rows, strict=False):
-        line = _line(row, widths)
-        colour = _COLOURS.get(host.state) if is_coloured else None
-        if colour:
-            line = line.replace(host.state, f"\x1b[{colour}m{host.state}\x1b[0m", 1)
-        lines.append(line)
+        lines.append(_line(row, widths, colour=_COLOURS.get(host.state) if is_coloured else None))
         if host.why or host.again_in_s is not None or host.state == "held":
             reason = f"  {told(host)}"
             lines.append(reason if width is None else _cut(reason, width))
@@ -230,12 +228,14 @@ def _excess(widths: Mapping[str, int], width: int) -> int:
     return sum(widths.values()) + 2 * (len(widths) - 1) - width
 
 
-def _line(row: Mapping[str, str], widths: Mapping[str, int]) -> str:
-    cells = (_cut(row[name], wide) for name, wide in widths.items())
-    return "  ".join(
-        cell.ljust(wide) if name in _LEFT else cell.rjust(wide)
-        for cell, (name, wide) in zip(cells, widths.items(), strict=True)
-    ).rstrip()
+def _line(row: Mapping[str, str], widths: Mapping[str, int], *, colour: str | None = None) -> str:
+    cells = []
+    for name, wide in widths.items():
+        cell = _cut(row[name], wide)
+        cell = cell.ljust(wide) if name in _LEFT else cell.rjust(wide)
+        is_coloured = colour is not None and name == "state"
+        cells.append(f"\x1b[{colour}m{cell}\x1b[0m" if is_coloured else cell)
+    return "  ".join(cells).rstrip()
 
 
 def _cut(text: str, width: int) -> str:

@@ -5,7 +5,8 @@ What Redis knows of the job (queue/whereabouts.py) is put beside what the worker
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from geomail import board, job
 from geomail.board import Board
@@ -21,6 +22,8 @@ from geomail.report import shown as printable
 _MOST_HOSTS = 5
 _MOST_RECIPIENTS = 5
 _MOST_FOUND = 5
+_MOST_ROUTES = 3
+_AT_REST = ("ended", "split", "dead")
 _DEFAULT_RELAY = "default"
 _NOTHING = "not known: delivered and forgotten, or never seen"
 
@@ -68,11 +71,14 @@ def _label_of(payload: bytes) -> str | None:
 
 def _told(search: Search, found: Whereabouts, seen: Board, settings: Settings) -> str:
     now_ms = search.now_ms()
-    rows = [*_rows(search, found, now_ms)]
-    if found.place not in ("ended", "split", "dead"):
-        for route in _routes(found, settings):
-            rows += _hosts(found, route, seen)
-        rows += _obstacles(search, found, seen)
+    parts = {name: search.find(name) for name in found.parts}
+    rows = [*_rows(search, found, now_ms), *_parts(search, found, parts, now_ms)]
+    under_way = [one for one in (found, *parts.values()) if one and one.place not in _AT_REST]
+    routes = {route: one for one in under_way for route in _routes(one, settings)}
+    for route, one in islice(routes.items(), _MOST_ROUTES):
+        rows += _hosts(one, route, seen)
+    if under_way:
+        rows += _obstacles(search, under_way[0], seen)
     widest = max(len(name) for name, _ in rows)
     email = _email(found)
     label = f" (label {printable(email.label)})" if email and email.label else ""
@@ -84,13 +90,10 @@ def _rows(search: Search, found: Whereabouts, now_ms: int) -> Iterator[tuple[str
     email, state = _email(found), found.state
     yield "where", _where(search, found, now_ms)
     yield from (("", note) for note in found.notes)
-    if found.place in ("ended", "split"):
-        yield from _parts(search, found, now_ms)
-        return
     if found.first_seen_ms is not None:
         yield "first seen", f"{_span(now_ms - found.first_seen_ms)} ago"
     recipients = state.rcpt or (email.recipients if email else [])
-    if recipients:
+    if recipients and found.place != "split":  # who is left of them the parts say
         yield "recipients", _listed(recipients, email)
     if state.tries or state.unknown:
         unknown = f", {state.unknown} without an answer" if state.unknown else ""
@@ -147,14 +150,16 @@ def _ended(found: Whereabouts) -> str:
     return f"{outcome.get('outcome', 'ended')}{at}{reason}"
 
 
-def _parts(search: Search, found: Whereabouts, now_ms: int) -> Iterator[tuple[str, str]]:
-    for name in found.parts:
-        part = search.find(name)
+def _parts(
+    search: Search, found: Whereabouts, parts: Mapping[str, Whereabouts | None], now_ms: int
+) -> Iterator[tuple[str, str]]:
+    for name, part in parts.items():
+        number = name.removeprefix(found.id or "")
         if part is None:
-            yield name.removeprefix(found.id or ""), "gone just now"
+            yield number, "gone just now"
             continue
-        to = f"; to {_listed(part.state.rcpt, None)}" if part.state.rcpt else ""
-        yield name.removeprefix(found.id or ""), f"{_where(search, part, now_ms)}{to}"
+        to = f"; to {_listed(part.state.rcpt, None, most=2)}" if part.state.rcpt else ""
+        yield number, f"{_where(search, part, now_ms)}{to}"
     if found.parts_left > len(found.parts) and found.place == "split":
         yield "", f"and {found.parts_left - len(found.parts)} more (geomail why ID/NUMBER)"
 
@@ -189,7 +194,7 @@ def _next_try(hosts: Sequence[HostShown]) -> str:
     tries = [host.again_in_s for host in hosts if host.again_in_s is not None]
     if len(tries) < len(hosts) or not min(tries):
         return "when a host of its route has room"
-    return f"in {_span(int(min(tries) * 1000))}"
+    return board.soon(min(tries))
 
 
 def _obstacles(search: Search, found: Whereabouts, seen: Board) -> Iterator[tuple[str, str]]:
@@ -217,10 +222,10 @@ def _ahead(found: Whereabouts) -> str:
     return f", {f'about {found.in_front:,}' if found.in_front else 'nothing'} in front of it"
 
 
-def _listed(recipients: Sequence[str], email: Email | None) -> str:
-    shown = ", ".join(map(printable, recipients[:_MOST_RECIPIENTS]))
-    if len(recipients) > _MOST_RECIPIENTS:
-        shown += f" and {len(recipients) - _MOST_RECIPIENTS} more"
+def _listed(recipients: Sequence[str], email: Email | None, *, most: int = _MOST_RECIPIENTS) -> str:
+    shown = ", ".join(map(printable, recipients[:most]))
+    if len(recipients) > most:
+        shown += f" and {len(recipients) - most} more"
     whole = len(email.recipients) if email else len(recipients)
     return shown if whole == len(recipients) else f"{shown} ({len(recipients)} of {whole} are left)"
 

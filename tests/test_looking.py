@@ -72,6 +72,12 @@ def test_a_board_fits_its_terminal() -> None:
     assert "IN HAND" in board.text(seen, width=80)
 
 
+def test_a_terminal_gets_the_state_in_colour() -> None:
+    seen = board.Board([HostShown("held:25", "held", "held", "held")], 1, 0, 0, ())
+    line = board.text(seen, width=80, is_coloured=True).splitlines()[1]
+    assert line.startswith("held   held:25  \x1b[33mheld ")
+
+
 def test_why(redis_url: str) -> None:
     queue = Queue(Link(redis_url), "queue:email")
     (dead,) = _make_dead(queue, b'{"to": "ann@example.org", "id": "order-1", "text": "t"}')
@@ -107,10 +113,11 @@ def test_why_of_a_split_job(redis_url: str) -> None:
     (slot,) = queue.take(1).slots
     parts = [Part(JobState(rcpt=["a@x.org"])), Part(JobState(rcpt=["b@x.org"]), ("retry", 60_000))]
     queue.settle([Split(slot, parts)])
-    lines = ask(redis_url, "why", "order-1").splitlines()
-    assert lines[1].split(maxsplit=1) == ["where", "split into parts, of which 2 are left"]
-    assert re.fullmatch(r"  /1 +in the hand of worker .*; to a@x.org", lines[2])
-    assert re.fullmatch(r"  /2 +delayed until .*; to b@x.org", lines[3])
+    said = ask(redis_url, "why", "order-1")
+    assert re.search(r"\n  where +split into parts, of which 2 are left\n", said)
+    assert re.search(r"\n  /1 +in the hand of worker .*; to a@x.org\n", said)
+    assert re.search(r"\n  /2 +delayed until .*; to b@x.org\n", said)
+    assert re.findall(r"\n  route +(.*)", said) == ["default: no worker tells of its hosts"]
 
 
 def test_a_person_does_not_wait_for_ever(
