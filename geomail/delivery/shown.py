@@ -16,6 +16,7 @@ Promised: what a worker tells is not older than a beat, and not told any more wh
 over. Not promised: that it still holds, nor that workers agree; each meets a host for itself.
 """
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -84,13 +85,10 @@ def snapshot(house: "Lanes", now: float) -> bytes:
 
     `now`: seconds of the monotonic clock.
     """
-    found = sorted(
-        ((_trouble(route, lane, now), route, lane) for route, lane in _shown_lanes(house)),
-        key=lambda each: each[0],
-    )
+    found = list(_shown_lanes(house))
     lanes: list[LaneShown] = []
     size = 0
-    for _, route, lane in found[:_MOST_LANES]:
+    for route, lane in heapq.nsmallest(_MOST_LANES, found, key=_trouble):
         lanes.append(shown(route, lane, now))
         size += len(_encode(lanes[-1])) + 1
         if size > _MOST_BYTES:
@@ -127,12 +125,14 @@ def shown(route: "Route", lane: "Lane", now: float) -> LaneShown:
 def _shown_lanes(house: "Lanes") -> "Iterator[tuple[Route, Lane]]":
     for route in house.routes.values():
         for lane in route.lanes:
-            if route.is_whole or lane.in_hand or lane.senders or not lane.is_well:
+            if lane.in_hand or lane.senders or route.is_whole or not lane.is_well:
                 yield route, lane
 
 
-def _trouble(route: "Route", lane: "Lane", now: float) -> tuple[int, int]:
-    return _WORST_FIRST.index(_state(route, lane, now)), -lane.in_hand
+def _trouble(pair: "tuple[Route, Lane]") -> tuple[int, int]:
+    """Return a key that puts the worst first, for 1 us: there may be thousands."""
+    route, lane = pair
+    return -lane.backoff.failures if not route.is_held else -1, -lane.in_hand
 
 
 def _state(route: "Route", lane: "Lane", now: float) -> State:
