@@ -107,11 +107,13 @@ def _beside(name: str, seen: _Seen, args: Namespace) -> None:
                     this, until=lambda: this.farm.mails(["host"]) >= 0.95 * args.bulk
                 )
             arrivals = this.arrived(args.bulk + len(pushed), worker, within_s=120)
+            cpu_us = stand.cpu_s(worker.pid) / len(arrivals) * 1e6
         bulk = [arrival for arrival in arrivals if arrival.number < _FIRST_URGENT]
         seen.rates[name].append(_middle_rate(bulk))
         if pushed:
             seen.took_s[name] += _took(pushed, arrivals)
-        told = f"{seen.rates[name][-1]:,.0f} mails/s; {_books(this, _URGENT, _BULK)}"
+        told = f"{seen.rates[name][-1]:,.0f} mails/s, {cpu_us:.0f} µs of CPU a mail with the start;"
+        told += f" {_books(this, _URGENT, _BULK)}"
         print(f"urgent  {name}: {told}", flush=True)
 
 

@@ -17,6 +17,7 @@ from geomail.sink import Sink
 from geomail.smtp import extensions
 from geomail.smtp.answers import Answer
 from geomail.smtp.client import Client
+from geomail.smtp.events import Awaited
 from geomail.smtp.policy import Policy
 from geomail.smtp.reply import Reply
 
@@ -109,6 +110,12 @@ def break_reply(monkeypatch: pytest.MonkeyPatch) -> None:
         return client.unfinished[-1].letter.recipients[0].startswith("u1@")
 
     broken(monkeypatch, Client, "_on_mail", Client._on_mail, is_u1)
+    answer_mail_by(monkeypatch, Client._on_mail)
+
+
+def answer_mail_by(monkeypatch: pytest.MonkeyPatch, handler: Callable[..., None]) -> None:
+    handlers = {**Client._handlers, Awaited.MAIL: handler}
+    monkeypatch.setattr(Client, "_handlers", handlers)
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])  # with one, a reply shares its read with a 250
@@ -140,7 +147,7 @@ def test_a_fault_that_stays_does_not_spin(
     def bug(*_: object) -> None:
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr(Client, "_on_mail", bug)
+    answer_mail_by(monkeypatch, bug)
     worker = place.worker(sink, backoff_base_s=0.2, backoff_cap_s=9, retry_base_s=9, retry_cap_s=9)
     place.push(*mails(5))
     gevent.sleep(1.0)
