@@ -25,6 +25,7 @@ import math
 import random
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import gevent
@@ -62,6 +63,7 @@ class Direct(Route):
     __slots__ = (
         "_closed",
         "_house",
+        "_limits",
         "_listed",
         "_met",
         "_met_at",
@@ -90,6 +92,7 @@ class Direct(Route):
         self._house = house
         self.searching: int = before.searching if before else 0  # domains
         self.searching_of: Counter[str] = before.searching_of if before else Counter()  # by list
+        self._limits = relay.limits
         self._tidy_at = 0.0
         self._met, self._met_at = 0, 0.0
         self.routes: OrderedDict[str, Route] = OrderedDict()
@@ -124,6 +127,7 @@ class Direct(Route):
         for route in self.routes.values():
             for lane in route.lanes:
                 lane.terms = self._terms(lane.terms.member.host)
+            self._limit(route)
 
     # ---- as a route
 
@@ -208,6 +212,7 @@ class Direct(Route):
             ranks = [next(r for r, group in enumerate(site.groups) if h in group) for h in hosts]
             route = SiteRoute(name, [self._lane(h) for h in hosts], ranks, relay=self.name)
             self.routes[name] = self._house.routes[name] = route
+            self._limit(route)
         if name not in self._listed:
             self._listed[name] = route
             self._house.list_lanes(route)
@@ -218,6 +223,22 @@ class Direct(Route):
     def is_left_alone(self, name: str, now: float) -> bool:
         """Return whether a route that is forgotten is known to be closed."""
         return self._closed.get(name, now) is not None
+
+    def site_of(self, domain: str, answers: Mapping[str, Found]) -> Found | None:
+        """Return where a domain's mail goes, by `answers` or what is known; None: DNS has to tell.
+
+        A domain with limits of its own has a site of its own.
+        """
+        found = answers.get(domain) or self.sites.known(domain)
+        if isinstance(found, Site) and self._limits.of_domain(domain) is not None:
+            return Site(f"@{domain}", found.groups)
+        return found
+
+    def _limit(self, route: Route) -> None:
+        site = route.name.partition("/")[2]
+        limits = self._limits.of_domain(site[1:]) if site.startswith("@") else None
+        hosts = [lane.terms.member.host for lane in route.lanes]
+        self._house.limited.apply(route, limits or self._limits.of_hosts(hosts))
 
     def note_met(self, now: float) -> None:
         """Note that mail was met that its own route has no place for: it goes to Redis again."""
@@ -250,6 +271,7 @@ class Direct(Route):
                 if not is_well:
                     self._keep_trouble(route, now)
                 del self.routes[name], self._house.routes[name]
+                self._house.limited.forget(name)
 
     def _keep_trouble(self, route: Route, now: float) -> None:
         opens_at = now + route.opens_in_s(now)

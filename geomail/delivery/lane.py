@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from geomail import log, metrics
+from geomail.delivery.brake import Brake
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.health import Health
 from geomail.delivery.learnt import Learnt, Proof
@@ -34,11 +35,13 @@ from geomail.delivery.outcome import Outcome
 from geomail.delivery.pace import Backoff, Habits
 from geomail.delivery.ready import AnyReady, places, ready_for
 from geomail.delivery.refusals import HOLD_S, Refusals, Ruling
+from geomail.delivery.slowing import Pulse, Slowing
 from geomail.delivery.transport import Terms
 from geomail.relays import Pipeline
 
 if TYPE_CHECKING:
     from geomail.delivery.lanes import Lanes
+    from geomail.delivery.limits import RouteLimits
     from geomail.delivery.sender import Sender
 
 DEPTH = 8  # deliveries a connection; with BDAT that many windows:
@@ -83,6 +86,10 @@ class Lane:
         self.most_mails = sys.maxsize  # of one connection, as far as that was learnt
         # A burst ends when nothing is in hand: nobody is kept waiting for it to be sure.
         self.refusals: Refusals[Refused] = Refusals(hold_s=1.0 if settings.burst else HOLD_S)
+        self.most_allowed = self.most_recipients = sys.maxsize  # of a connection, a transaction
+        self.limits: RouteLimits | None = None
+        self.brake: Brake | None = None
+        self.pulse = Pulse(time.monotonic())
         self._depth = DEPTH
         self._learnt = Learnt()
 
@@ -105,11 +112,15 @@ class Lane:
 
     def is_open(self, now: float) -> bool:
         """Return whether deliveries may be given to this lane at `now`."""
+        if self.limits is not None and not self.limits.is_open(now):
+            return False
         return self.live > 0 or not self.backoff.is_closed(now)
 
     def opens_at(self, now: float) -> float:
         """Return the time from which this lane is open."""
-        return now if self.is_open(now) else self.backoff.until
+        if self.is_open(now):
+            return now
+        return max(self.backoff.until, self.limits.opens_at() if self.limits is not None else 0.0)
 
     def room(self, now: float) -> int:
         """Return how many more deliveries this lane can use soon."""
@@ -170,7 +181,71 @@ class Lane:
     def _wanted(self) -> int:
         if self._is_probing():
             return 1
-        return self._depth * max(1, min(self.health.window.size, self.house.share))
+        wanted = self._depth * max(1, min(self.health.window.size, self.house.share))
+        return (
+            wanted if self.limits is None and self.brake is None else self._wanted_at_most(wanted)
+        )
+
+    def _wanted_at_most(self, wanted: int) -> int:
+        now = time.monotonic()
+        if self.limits is not None:
+            wanted = min(wanted, self.limits.most_in_hand(now, self._depth))
+        return wanted if self.brake is None else min(wanted, self.brake.most_in_hand(now))
+
+    # ---- how fast
+
+    def may_begin(self, now: float) -> bool:
+        """Return whether one more mail may go now; then it counts, unless it is `not_begun`."""
+        if self.brake is not None and not self.brake.is_off(now):
+            return False
+        if self.limits is not None and not self.limits.spend(now):
+            return False
+        if self.brake is not None:
+            self.brake.spend(now)
+        return True
+
+    def rate(self, now: float) -> float | None:
+        """Return how many mails a second it is kept to, or has been granted; None: it is not."""
+        if self.brake is not None:
+            return round(self.brake.slowing.rate(now), 1)
+        if self.limits is not None and self.limits.has_rate:
+            return round(self.limits.rate(now), 1)
+        return None
+
+    def not_begun(self, now: float) -> None:
+        """Take back what `may_begin` has counted."""
+        if self.limits is not None:
+            self.limits.refund(now)
+
+    def may_connect(self) -> bool:
+        """Return whether limits allow one more connection; if not, it is made when they do."""
+        if self.brake is not None and self.senders and (self.idle or self.connecting):
+            return False
+        return self.limits is None or self.limits.may_connect(self, time.monotonic())
+
+    def missing_senders(self) -> int:
+        """Return how many more connections what is ready has use for."""
+        most = min(self.health.window.size, self.house.share) - len(self.senders)
+        return max(0, min(most, len(self.ready) - len(self.idle) - self.connecting))
+
+    def stir(self) -> None:
+        """Have idle senders woken when mails may go."""
+        if self.limits is not None:
+            self.limits.stir()
+        if self.brake is not None:
+            self.brake.stir(time.monotonic())
+        elif self.limits is not None and not self.limits.has_rate:
+            self.house.wake(self, len(self.ready))
+
+    def slow_down(self, text: str) -> None:
+        """The host says that mails come too fast."""
+        now = time.monotonic()
+        if self.brake is None:
+            rate = self.pulse.rate(now, self.delivered + self.failed)
+            self.brake = Brake(self, Slowing(now, rate=rate))
+            self.brake.tell(now, text)
+        elif self.brake.slowing.cut(now):
+            self.brake.tell(now, text)
 
     # ---- deliveries come and go
 
@@ -326,7 +401,7 @@ class Lane:
     def note_open(self, now: float) -> None:
         """A connection was made: look up what has been learnt, for some of it is forgotten."""
         self.live += 1
-        self.most_mails = self.habits.messages(now) or sys.maxsize
+        self.most_mails = min(self.habits.messages(now) or sys.maxsize, self.most_allowed)
 
     def note_end(self, messages: int, *, began: float, is_said: bool = False) -> None:
         """Note that the host ended a connection after `messages`, perhaps saying that for this."""

@@ -18,11 +18,13 @@ from geomail.config import Settings
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.direct import Direct
 from geomail.delivery.lane import Lane, Progress, Report, by_need
+from geomail.delivery.limited import Limited
 from geomail.delivery.ranked import relay_route
 from geomail.delivery.route import Route
 from geomail.delivery.sender import Sender
 from geomail.delivery.transport import Terms
 from geomail.job.payload import MAX_BYTES
+from geomail.queue import Limiter
 
 _WATCH_S = 0.25
 
@@ -38,12 +40,13 @@ class Lanes:
         progress: Progress,
         stranded: Callable[[list[Delivery]], None],
         split: Callable[[Delivery, int], None],
+        limiter: Limiter | None = None,
     ) -> None:
         """Build the lanes.
 
         `report` gets what became of each delivery; `progress` who was delivered of one that goes
         on; `stranded` those that a lane can't keep; `split` one that has to become several, and how
-        many recipients each may have.
+        many recipients each may have. `limiter`: by whom workers agree on limits.
         """
         self.settings = settings
         self.report = report
@@ -65,6 +68,7 @@ class Lanes:
         self.lanes: list[Lane] = []
         self.routes: dict[str, Route] = {}
         self.directs: dict[str, Direct] = {}
+        self.limited = Limited(limiter, self)
         self._relays: list[Route] = []  # routes, without those to sites
         self.configure(settings)
         self._watchdog = gevent.spawn(self._watch)
@@ -101,7 +105,8 @@ class Lanes:
                 lane.terms = terms
                 lane.backoff.end()
                 lanes.append(lane)
-            self.routes[relay.name] = relay_route(relay.name, lanes, relay.weights)
+            route = self.routes[relay.name] = relay_route(relay.name, lanes, relay.weights)
+            self.limited.apply(route, relay.limits.general)
         self._relays = [route for route in self.routes.values() if route.is_whole]
         self.share_anew()
         self.news.set()
@@ -205,8 +210,21 @@ class Lanes:
 
     def staff(self, lane: Lane) -> None:
         """Wake or start senders for `lane` while it has work for more and may have more."""
-        for _ in range(min(len(lane.ready), len(lane.idle))):
+        if lane.limits is None and lane.brake is None:
+            self.wake(lane, len(lane.ready))
+        else:
+            lane.stir()
+        self.staff_up(lane)
+
+    def wake(self, lane: Lane, most: int) -> int:
+        """Wake idle senders of `lane`, `most` at most; return how many."""
+        found = min(most, len(lane.idle))
+        for _ in range(found):
             lane.idle.pop().wake()
+        return found
+
+    def staff_up(self, lane: Lane) -> None:
+        """Start senders for `lane` while it has work for more and may have more."""
         # Each connection under way will take one of the ready deliveries.
         while len(lane.ready) > lane.connecting and self._may_have_one_more(lane):
             sender = Sender(lane)
@@ -219,7 +237,7 @@ class Lanes:
         senders = len(lane.senders)
         if lane.has_window_full or lane.backoff.is_closed(time.monotonic()):
             return False
-        if senders >= self.share:
+        if senders >= self.share or not lane.may_connect():
             return False
         if self._pool.free_count() > (self._reserve() if senders else 0):
             return True
@@ -238,6 +256,8 @@ class Lanes:
         self._is_making_place = False
         if self.is_draining:
             return
+        if lane.limits is not None:
+            lane.limits.note_end(time.monotonic())
         if lane.ready and not lane.is_open(time.monotonic()):
             self.stranded(lane.empty())
         self.staff_all()
@@ -286,6 +306,7 @@ class Lanes:
             for direct in self.directs.values():
                 direct.tidy(now)
             for lane in self.lanes:
+                lane.pulse.note(now, lane.delivered + lane.failed)
                 for sender in tuple(lane.senders):
                     sender.check_deadline(now)
                 if refused := lane.refusals.overdue(now):

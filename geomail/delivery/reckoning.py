@@ -79,6 +79,7 @@ class Reckoning:
         self, delivery: Delivery, transaction: Transaction, *, is_lost: bool = False
     ) -> None:
         lane, mail, outcomes = self._lane, transaction.mail, judge(transaction)
+        self._slow_down(outcomes)
         blamed = [outcome for outcome in outcomes if outcome.blame is Blame.HOST]
         if blamed:
             self._login_is_wrong(delivery, outcomes, blamed[0])
@@ -94,6 +95,14 @@ class Reckoning:
         else:
             lane.accept()
             self._accepted(delivery, outcomes, surplus(transaction))
+
+    def _slow_down(self, outcomes: list[Outcome]) -> None:
+        """Be slower from now on where the host has said that we are too fast."""
+        for outcome in outcomes:
+            is_for_now = outcome.code is not None and 400 <= outcome.code < 500
+            if is_for_now and wording.is_too_fast(outcome.text):
+                self._lane.slow_down(outcome.text)
+                return
 
     def _accepted(self, delivery: Delivery, outcomes: list[Outcome], onward: list[int]) -> None:
         if onward and len(outcomes) == len(delivery.recipients):
@@ -176,6 +185,8 @@ class Reckoning:
             has_delivered=has_delivered,
             is_first=is_first,
         )
+        if is_first:
+            self._slow_down(outcomes)
         delivery.returned += is_first and not cant_chunk(lost)
         if any(outcome.fate is not Fate.AGAIN for outcome in outcomes):
             self._lane.done(delivery, outcomes)

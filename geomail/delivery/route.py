@@ -32,6 +32,11 @@ class Route:
         return self.name == self.relay
 
     @property
+    def most_recipients(self) -> int:
+        """How many recipients a transaction may have here, as far as its owner says."""
+        return self.lanes[0].most_recipients
+
+    @property
     def is_busy(self) -> bool:
         """True when something is ready or under way."""
         return any(lane.in_hand for lane in self.lanes)

@@ -8,7 +8,7 @@ counted only. A worker of several lists tells the first, and leaves at the other
     closed    left alone after failures, until the back-off ends
     held      a person keeps it back
     probing   one connection with one message finds out whether the host is back
-    waiting   for the next token of a rate
+    waiting   for the next token of a rate, or for connections that others have
     full      as much is in hand as the host can use soon; what comes is parked
     open      takes deliveries
 
@@ -104,18 +104,19 @@ def pointer(queue: str, worker: str) -> bytes:
 
 def shown(route: "Route", lane: "Lane", now: float) -> LaneShown:
     """Return what is to be seen of one lane."""
-    is_closed = lane.backoff.is_closed(now)
+    opens_in_s = lane.opens_at(now) - now
     return LaneShown(
         lane.name,
         route.relay,
         route.name,
         _state(route, lane, now),
-        None if lane.is_well or not lane.last_error else lane.last_error[:_LONGEST_WHY],
-        round(lane.backoff.until - now, 1) if is_closed else None,
+        _why(lane, now),
+        round(opens_in_s, 1) if opens_in_s > 0.0 else None,
         lane.live,
         lane.health.window.size,
         ready=len(lane.ready),
         in_hand=lane.in_hand,
+        rate=lane.rate(now),
         binding=_binding(lane, now),
         delivered=lane.delivered,
         failed=lane.failed,
@@ -139,20 +140,30 @@ def _state(route: "Route", lane: "Lane", now: float) -> State:
     if route.is_held:
         return "held"
     if not lane.is_open(now):
-        return "closed"
+        return "closed" if lane.backoff.is_closed(now) else "waiting"
     if not lane.is_well and lane.live == 0:
         return "probing"
     return "open" if lane.has_place(now) else "full"
+
+
+def _why(lane: "Lane", now: float) -> str | None:
+    if lane.last_error and not lane.is_well:
+        return lane.last_error[:_LONGEST_WHY]
+    return lane.limits.why(now) if lane.limits is not None else None
 
 
 def _binding(lane: "Lane", now: float) -> Binding | None:
     house = lane.house
     if lane.backoff.is_closed(now):
         return "host"
+    if lane.limits is not None and (limit := lane.limits.binding(now)):
+        return limit
     if not lane.ready:
         return None  # nothing waits for anything
     if not house.bytes_to_take():
         return "memory"
+    if lane.brake is not None:
+        return "host"
     most = min(house.share, house.settings.concurrency)
     if lane.has_window_full:
         return "window" if lane.health.window.size < most else "concurrency"

@@ -1,9 +1,14 @@
-"""What hosts say in words, where no code says it: when to come back, and when a connection is full.
+"""What hosts say in words, where no code says it: to come back later, to leave, to slow down.
 
 RFC 5321 gives a 4yz no place for a time, so servers write one into the text: "greylisted, try again
 in 5 minutes", "please come back in 00:04:58", "retry after 300 seconds". asked_wait_s() reads it.
 A number counts only behind a word that asks for a wait: "500 messages in 60 minutes" is a limit,
 and no request. What can't be read is no request either; guesses are worse than the schedule.
+
+is_full() knows a connection that has carried what it may, is_too_fast() a sender that is too quick:
+Gmail's "unusual rate", Exchange Online's "Server busy" and "rate limited", Yahoo's [TS…], Postfix's
+"too much mail from", what Exim's ratelimit and hosting panels say. A recipient who gets too much is
+no reason to slow down for the others, nor are too many connections.
 
 Pure functions of a text, in English, which is what these programs write.
 """
@@ -45,6 +50,23 @@ _FULL = [
         r"\b(?:connection|session)\b",
     )
 ]
+_TOO_FAST = re.compile(
+    r"""rate[\s-]*limit | \brate\s+(?:is\s+)?(?:over|exceed|too) | \brate\b.{0,40}\bexceed
+    | exceed\w*.{0,40}\brate\b | unusual\s+rate | \b4\.7\.28\b
+    | throttl | slow\s*down | \btoo\s+(?:fast|quickly|frequent)
+    | \btoo\s+(?:much|many)\s+(?:e-?mails?|mails?|messages?)\b
+    | \[TSS?\d\d\] | (?:unexpected|unusual|excessive)\s+volume
+    | \b(?:server|system|host)\s+(?:is\s+)?(?:too\s+)?busy
+    | \b(?:max\w*|limit)\b.{0,20}\b(?:e-?mails|mails|messages)\b.{0,20}\b(?:per|an|a|each)\s+
+      (?:second|minute|hour|day)
+    | \b(?:sending|message|hourly|daily)\s+(?:rate|limit|quota)\b.{0,20}\b(?:exceeded|reached)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_NOT_TOO_FAST = re.compile(
+    r"trying\s+to\s+contact | receiving\s+mail | (?:concurrent|simultaneous|many)\s+connections",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 def asked_wait_s(text: str) -> float | None:
@@ -62,6 +84,14 @@ def is_full(text: str) -> bool:
             return False
         at = found.end()
     return True
+
+
+def is_too_fast(text: str) -> bool:
+    """Return whether a 4yz says that mails come faster than the host takes them from us."""
+    text = text[:1000]
+    if _TOO_FAST.search(text) is None:
+        return False
+    return _NOT_TOO_FAST.search(text) is None and not is_full(text)
 
 
 def _seconds(found: re.Match[str]) -> float:

@@ -5,6 +5,7 @@ in and out. The contract with Redis, key by key, is in the heads of the scripts 
 one verb each.
 """
 
+from geomail.queue.limits import Limiter
 from geomail.queue.link import Connection, Link
 from geomail.queue.queue import Queue
 from geomail.queue.records import (
@@ -39,6 +40,7 @@ __all__ = [
     "Fate",
     "Held",
     "JobState",
+    "Limiter",
     "Link",
     "Park",
     "Part",

@@ -132,6 +132,10 @@ class Link:
         """
         return Connection(self, role, self._topology.place_of(key))
 
+    def place_of(self, key: bytes) -> Place:
+        """Return where `key` lies: connections to one place may do for all keys there."""
+        return self._topology.place_of(key)
+
     def probe(self) -> None:
         """Wait until Redis answers, and look whether it can be trusted with mail.
 

@@ -215,8 +215,8 @@ class Admission:
                 return None
             route = site
             delivery.route = route.name
-        if len(recipients) > self._settings.max_recipients:
-            self._split(queue, slot, recipients, self._settings.max_recipients)
+        if len(recipients) > 1 and len(recipients) > (most := self._most_recipients(route)):
+            self._split(queue, slot, recipients, most)
             return None
         lane = route.choose(now) or self._lanes.overtake(route, delivery, now)
         if lane is None:
@@ -232,6 +232,9 @@ class Admission:
             known = names(self._lanes.routes.values())
             raise PayloadError(f"relay {relay!r} is not known; known: {known}")
         return route
+
+    def _most_recipients(self, route: Route) -> int:
+        return min(self._settings.max_recipients, route.most_recipients)
 
     # ---- by the recipients' and the sender's domains
 
@@ -276,7 +279,7 @@ class Admission:
             direct = self._lanes.directs.get(relay)
             if direct is None or direct.is_held:
                 return Place(relay)
-            known = place(relay, answers.get(domain) or direct.sites.known(domain))
+            known = place(relay, direct.site_of(domain, answers))
             if known is None:
                 asking.setdefault(direct, set()).add(domain)
             return known
@@ -301,7 +304,7 @@ class Admission:
             return None
         found, unknown = sort(
             delivery.recipients,
-            lambda domain: place(direct.name, answers.get(domain) or direct.sites.known(domain)),
+            lambda domain: place(direct.name, direct.site_of(domain, answers)),
             redirect_to=self._settings.redirect_to,
         )
         if unknown:

@@ -23,7 +23,7 @@ from geomail.delivery import shown
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.lanes import Lanes
 from geomail.errors import GeomailError, RedisUnusable
-from geomail.queue import Counts, Link, Queue, Slot, journal
+from geomail.queue import Counts, Limiter, Link, Queue, Slot, journal
 from geomail.worker import files, heap
 from geomail.worker.admission import Admission
 from geomail.worker.clock import RedisClock
@@ -86,6 +86,7 @@ class Worker:
             progress=self.settler.progress,
             stranded=self._on_stranded,
             split=self._on_too_many,
+            limiter=Limiter(link, folder=Path(settings.data, "holders"), lease_s=settings.lease_s),
         )
         self.admission = Admission(
             settings, lanes=self.lanes, settler=self.settler, clock=self._clock
@@ -271,6 +272,7 @@ class Worker:
             self._on_hangup()
             return
         if word == "reap":
+            self.lanes.limited.stir()
             self._start("replay", self._replay)
             return
         # No signal: a service manager may signal us too, and means the same, not "at once".
@@ -330,6 +332,7 @@ class Worker:
         self.admission.stop_searching()
         left_s = max(0.0, deadline - margin_s - time.monotonic())
         self._release(self.lanes.join(left_s, last_s=min(margin_s, left_s / 4)))
+        gevent.spawn(self.lanes.limited.leave).join(timeout=margin_s / 2)
         if self.settler.wait_until_idle(deadline - time.monotonic()):
             if self._beating is not None:
                 self._beating.kill()  # it would put the worker back on the books

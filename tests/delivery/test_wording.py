@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomail.delivery.wording import MOST_S, asked_wait_s, is_full
+from geomail.delivery.wording import MOST_S, asked_wait_s, is_full, is_too_fast
 
 ASKED = [
     ("451 4.7.1 Greylisted, try again in 5 minutes", 300),
@@ -83,6 +83,8 @@ def test_no_text_takes_long(text: str) -> None:
     asked_wait_s(text)
     is_full("too many " * 1000)
     is_full("maxm" * 230 + " mail ")
+    is_too_fast(text)
+    is_too_fast("rate exceed max " * 70)
     assert time.process_time() - began < 0.4
 
 
@@ -103,3 +105,47 @@ def test_a_full_connection_is_understood(text: str) -> None:
 )
 def test_other_endings_say_nothing_of_messages(text: str) -> None:
     assert not is_full(text)
+
+
+TOO_FAST = [
+    "421 4.7.28 Gmail has detected an unusual rate of unsolicited mail originating from your IP",
+    "421-4.7.0 Our system has detected an unusual rate of unsolicited mail",
+    "451 4.7.500 Server busy. Please try again later from [192.0.2.1]. (S77719)",
+    "451 4.7.651 The mail server [192.0.2.1] has been temporarily rate limited due to its IP",
+    "421 RP-001 The mail server IP connecting has exceeded the rate limit allowed",
+    "421 4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred due to unexpected volume",
+    "421 4.7.1 [TS03] All messages from 192.0.2.1 will be permanently deferred",
+    "450 4.7.1 Error: too much mail from 192.0.2.1",
+    "451 Sender rate overlimit - 120.3 / 1h / ann@example.com",
+    "451 Domain x.org has exceeded the max emails per hour (50/50 (100%)) allowed",
+    "452 4.3.1 Message rate limit exceeded",
+    "450 4.7.1 500 messages in 60 minutes: you are sending too fast",
+    "450 Too many messages, slow down",
+    "451 4.7.1 Your messages are being throttled",
+    "421 4.3.2 The sending rate of your account exceeds its limit",
+]
+NOT_TOO_FAST = [
+    "450 4.2.1 The user you are trying to contact is receiving mail too quickly",
+    "450-4.2.1 The user is receiving mail at a rate that prevents additional messages",
+    "421 4.7.0 mx.example.org Error: too many connections from 192.0.2.1",
+    "452 4.5.3 Error: too many recipients",
+    "421 4.7.0 Too many messages in this connection",
+    "450 4.7.1 Greylisted, try again in 5 minutes",
+    "451 4.3.0 Temporary system problem. Try again later",
+    "452 4.2.2 The mailbox is over quota",
+    "450 4.1.8 <a@b>: Sender address rejected: Domain not found",
+    "451 4.3.5 Server configuration problem",
+    "421 4.4.2 mx.example.org Error: timeout exceeded",
+    "454 4.7.0 Temporary authentication failure",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", TOO_FAST)
+def test_who_is_too_fast_is_told_so(text: str) -> None:
+    assert is_too_fast(text)
+
+
+@pytest.mark.parametrize("text", NOT_TOO_FAST)
+def test_other_refusals_slow_nobody_down(text: str) -> None:
+    assert not is_too_fast(text)

@@ -51,6 +51,7 @@ class Orders(msgspec.Struct, omit_defaults=True):
     delay_s: float = 0.0
     policy: dict[str, Any] = {}
     hangs_up_at: str | None = None  # a verb, or "greeting": then a rude host
+    crowd: str | None = None  # a file that gets the number of connections whenever it changes
     poison: str = ""  # hangs up only on conversations in which this has been said
 
 
@@ -69,13 +70,33 @@ def _recorder(orders: Orders) -> Callable[[str, tuple[str, ...], bytes], None]:
     return note
 
 
+class CrowdedSink(Sink):
+    """Writes down how many connections there are, the time first."""
+
+    crowd = -1
+
+    def _converse(self, sock: socket.socket, peer: object) -> None:
+        self._note(self.connections + 1)
+        try:
+            super()._converse(sock, peer)
+        finally:
+            self._note(self.connections)
+
+    def _note(self, connections: int) -> None:
+        os.write(self.crowd, f"{time.time():.6f} {connections}\n".encode())
+
+
 def _sink(orders: Orders) -> Sink:
     tls = None
     if orders.cert:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(orders.cert, orders.key)
     greeting = Answer(orders.greeting[0], "", orders.greeting[1]) if orders.greeting else None
-    return Sink(
+    kind = Sink
+    if orders.crowd:
+        kind = CrowdedSink
+        CrowdedSink.crowd = os.open(orders.crowd, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    return kind(
         ("127.0.0.1", orders.port),
         on_mail=_recorder(orders),
         policy=Policy(greeting=greeting, mechanisms=orders.mechanisms, **orders.policy),

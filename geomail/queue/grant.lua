@@ -1,0 +1,72 @@
+-- grant: give a worker the times at which its next mails on a route may go.
+--
+-- KEYS  {geomail:<route>}:rate:<pace>, then one such key for each quota
+-- ARGV  tokens wanted, tokens of earlier grants that were not used, then for each key: so many in so many us
+-- Returns  {now, start, n}: n tokens from `start` on, one each per/count us; n is 0 where
+--          none may be had within two seconds: then `start` is when to ask again. All times in us of this server.
+--
+-- The pace is a GCRA without a burst: field `next` holds the time of the next token, so that each token belongs to one
+-- worker and no two to one moment. It may lie a twentieth of a second in the past, for a worker that asks late has not
+-- lost what it could have had; and it can't lie further ahead than we grant, unless the clock was set back.
+-- The further ahead others have been served, the fewer are given at once: many workers take turns quickly.
+-- A quota counts in sixtieths of its time, field by field; what was granted and not used is taken off again.
+-- Without a limit in time none of the keys is of use, so they expire. O(keys * 60).
+local LATE_US, AHEAD_US, TURN_US, PARTS = 50000, 2000000, 200000, 60
+for i = 1, #KEYS do
+  call('HDEL', KEYS[i], '')
+end
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
+local wanted, unused = tonumber(ARGV[1]), tonumber(ARGV[2])
+local count, per = tonumber(ARGV[3]), tonumber(ARGV[4])
+local interval = per / count
+
+local said = tonumber(call('HGET', KEYS[1], 'next') or 0)
+local start = math.max(now - LATE_US, math.min(said, now + AHEAD_US + interval))
+local ahead = start - now
+if ahead > AHEAD_US then
+  return {now, math.floor(start), 0}
+end
+local n = math.min(wanted, math.max(1, math.floor(AHEAD_US / interval)))
+if ahead > TURN_US then
+  n = math.max(1, math.floor(n * TURN_US / ahead))
+end
+
+-- Forget what is too old; return how many are left of a quota, and when there will be more.
+local function left_of(key, most, width)
+  local oldest = math.floor((start - width * PARTS) / width)
+  local sum, first = 0, nil
+  local fields = call('HGETALL', key)
+  for i = 1, #fields, 2 do
+    local part = tonumber(fields[i])
+    if part < oldest then
+      call('HDEL', key, fields[i])
+    else
+      sum = sum + fields[i + 1]
+      first = math.min(first or part, part)
+    end
+  end
+  return most - sum, first and (first + 1 + PARTS) * width
+end
+
+for i = 2, #KEYS do
+  local most, width = tonumber(ARGV[1 + 2 * i]), ARGV[2 + 2 * i] / PARTS
+  if unused > 0 then
+    call('HINCRBY', KEYS[i], math.floor(now / width), -unused)
+  end
+  local left, again = left_of(KEYS[i], most, width)
+  if left <= 0 then
+    return {now, math.ceil(again or now + width), 0}
+  end
+  n = math.min(n, left)
+end
+
+local stop = math.ceil(start + n * interval)
+call('HSET', KEYS[1], 'next', string.format('%.0f', stop))
+call('PEXPIRE', KEYS[1], math.ceil((interval + AHEAD_US) / 1000) + 60000)
+for i = 2, #KEYS do
+  local width = ARGV[2 + 2 * i] / PARTS
+  call('HINCRBY', KEYS[i], string.format('%.0f', math.floor(stop / width)), n)
+  call('PEXPIRE', KEYS[i], math.ceil(width * (PARTS + 2) / 1000) + 60000)
+end
+return {now, math.floor(start), n}

@@ -1,0 +1,148 @@
+"""A relay's limits hold over all workers: mails a second, and connections at any instant."""
+
+import os
+import signal
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from scenarios.stage import Host, Process, Stage, mail, once_each, until, users
+
+RATE = 100
+SECONDS = 10
+
+
+def limited(stage: Stage, host: Host, text: str) -> str:
+    """Write down limits of a relay, and return the name of the file."""
+    file = stage.folder / "limits.toml"
+    file.write_text(f"[relay.default]\nurl = '{host.url}'\n{text}\n")
+    return str(file)
+
+
+def workers(stage: Stage, file: str, count: int, lease_s: int = 2) -> list[Process]:
+    """Start workers of one machine that share a data folder, and return them when they run."""
+    made = [stage.worker("--config", file, lease_s=lease_s) for _ in range(count)]
+    for worker in made:
+        worker.says(" running ")
+    return made
+
+
+def most_in_a_second(times: list[float]) -> int:
+    first, most = 0, 0
+    for last, at in enumerate(times):
+        while times[first] <= at - 1.0:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def crowd(path: Path) -> list[tuple[float, int]]:
+    """Return each time at which the number of connections changed, and the number."""
+    lines = [line.split() for line in path.read_text().splitlines()]
+    return [(float(at), int(connections)) for at, connections in lines]
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_a_rate_holds_over_four_workers(
+    stage: Stage, capsys: pytest.CaptureFixture[str], processes: int
+) -> None:
+    host = stage.host()
+    file = limited(stage, host, f"rate = '{RATE}/s'")
+    if processes == 1:
+        workers(stage, file, 4)
+    else:
+        stage.worker("--config", file, "--processes", "4").says(" running ")
+    seconds = int(os.environ.get("GEOMAIL_TEST_SECONDS", SECONDS))
+    wanted = RATE * (seconds + 1)
+    stage.push(map(mail, range(wanted + 500)))
+    host.has_taken(wanted, within_s=2 * seconds + 20)
+    times = sorted(each.at for each in host.look())
+    begun = times[RATE // 2]  # all workers are there by then
+    within = sum(begun <= at < begun + seconds for at in times)
+    with capsys.disabled():
+        worst = most_in_a_second(times)
+        sys.stdout.write(f"{within / seconds:.2f} mails/s, {worst} in the worst second\n")
+    assert 0.97 * RATE <= within / seconds <= 1.005 * RATE + 1
+    assert most_in_a_second(times) <= 1.1 * RATE + 5
+    waiting = stage.counts()
+    assert waiting.in_flight <= 4 * 2 * RATE
+
+
+def test_connections_are_never_more_than_allowed(stage: Stage) -> None:
+    log = stage.folder / "crowd"
+    host = stage.host(crowd=str(log), delay_s=0.02, mails_per_connection=20)
+    file = limited(stage, host, "connections = 5")
+    workers(stage, file, 4)
+    stage.push(map(mail, range(600)))
+    host.has_taken(600)
+    once_each(host.arrivals(), users(600))
+    assert max(connections for _, connections in crowd(log)) == 5
+
+
+def test_what_a_killed_worker_held_is_free_at_once(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = stage.folder / "crowd"
+    host = stage.host(crowd=str(log), delay_s=0.02)
+    file = limited(stage, host, "connections = 4")
+    first, *_ = workers(stage, file, 1, lease_s=30)
+    stage.push(map(mail, range(2_000)))
+    until(lambda: [now for _, now in crowd(log)[-1:]] == [4], "four connections")
+    second, *_ = workers(stage, file, 1, lease_s=30)
+    until(lambda: held(stage) == [2, 2], "each has half")
+    os.kill(first.pid, signal.SIGKILL)
+    killed = time.time()
+    until(lambda: held(stage) == [4], "all for the second one")
+    took_s = time.time() - killed
+    with capsys.disabled():
+        sys.stdout.write(f"free after {took_s:.2f} s\n")
+    assert took_s < 5
+    assert second.is_running
+    host.has_taken(1_000)
+    assert max(connections for _, connections in crowd(log)) == 4
+
+
+def held(stage: Stage) -> list[int]:
+    """Return how many connections each worker holds by Redis."""
+    held = stage.redis.hvals("{geomail:default}:conns")
+    return sorted(int(each.split()[0]) for each in held)
+
+
+def test_leases_are_given_back(stage: Stage) -> None:
+    host = stage.host(delay_s=0.02)
+    file = limited(stage, host, "connections = 4\nrate = '1000/s'")
+    stage.push(map(mail, range(100)))
+    assert stage.burst("--config", file) == "left delayed=0 parked=0 dead=0"
+    assert not stage.redis.exists("{geomail:default}:conns")
+    once_each(host.arrivals(), users(100))
+
+
+def test_messages_a_connection_and_recipients_a_transaction(stage: Stage) -> None:
+    log = stage.folder / "crowd"
+    host = stage.host(crowd=str(log))
+    file = limited(stage, host, "messages_per_connection = 5\nmax_recipients = 3")
+    stage.push([mail(0, to=[f"u{number}@example.org" for number in range(7)])])
+    stage.push(map(mail, range(7, 57)))
+    assert stage.burst("--config", file, "--concurrency", "1") == "left delayed=0 parked=0 dead=0"
+    once_each(host.arrivals(), users(57))
+    assert sorted(len(each.to) for each in host.look() if len(each.to) > 1) == [3, 3]
+    made = sum(later > before for (_, before), (_, later) in pairwise([(0, 0), *crowd(log)]))
+    assert made >= -(-len(host.look()) // 5)
+
+
+def test_a_slow_rate_holds_nothing_in_hand(stage: Stage) -> None:
+    host = stage.host()
+    file = limited(stage, host, "rate = '10/min'")
+    workers(stage, file, 2)
+    stage.push(map(mail, range(50)))
+    host.has_taken(2)
+    until(lambda: stage.counts().in_flight == 0, "all is parked")
+    hosts = stage.ask("hosts", "--config", file, "--json")
+    assert '"state":"waiting"' in hosts.replace(" ", ""), hosts
+    assert "10/min" in hosts
+    host.has_taken(3)
+    times = [each.at for each in host.look()]
+    assert all(5.0 < later - before < 9.0 for before, later in pairwise(times))
