@@ -4,7 +4,8 @@
 -- (a part of a part `<root>/<k>/<j>`): it has no bytes of its own, they lie under the root, and the field
 -- `<root>/` counts the parts that still exist. A reference is `\1<id>`.
 local call, sub, find, match, byte = redis.call, string.sub, string.find, string.match, string.byte
-local LIVE, SUSPECT, SETTLED = 46, 115, 120 -- '.', 's', 'x' in T:open:<worker>
+-- Characters in T:open:<worker>: '.', 'b' (moved unread: a producer's bytes, whatever they begin with), 's', 'x'.
+local LIVE, UNREAD, SUSPECT, SETTLED = 46, 98, 115, 120
 
 -- The first key that a check found unusable, as an error reply that names it.
 local refusal

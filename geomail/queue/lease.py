@@ -10,8 +10,9 @@ monotonic clock.
 from collections import deque
 from collections.abc import Mapping
 
+from geomail.queue.slots import LIVE_IN_REDIS
+
 LIVE, DONE, MOVED = 46, 68, 77  # '.', 'D', 'M'
-_LIVE_IN_REDIS = b".s"
 _REMEMBER_S = 30.0
 
 Leak = tuple[int, int, bool]
@@ -108,6 +109,6 @@ def find_leaks(
         leaks += [
             (seq, index, fate == DONE)
             for index, (theirs, fate) in enumerate(pairs)
-            if theirs in _LIVE_IN_REDIS and fate != LIVE
+            if theirs in LIVE_IN_REDIS and fate != LIVE
         ]
     return leaks

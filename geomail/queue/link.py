@@ -85,8 +85,7 @@ _PLAIN_HUNG_UP = re.compile(r"Connection reset by peer|Connection closed by serv
 _TLS_WAITS = re.compile(r"Timeout connecting|timed out|UNEXPECTED_EOF")
 _IF_TLS = "if that Redis speaks TLS, write rediss: in place of redis:"
 _IF_PLAIN = "if that Redis does not speak TLS, write redis: in place of rediss:"
-# Its own annotation says one argument.
-_pack: Callable[[Sequence[Word]], bytes] = cast("Any", hiredis.pack_command)
+pack: Callable[[Sequence[Word]], bytes] = cast("Any", hiredis.pack_command)  # it says: one word
 
 
 class Script:
@@ -265,7 +264,7 @@ class Connection:
 
         Raises RedisUnusable for a refusal that waiting does not mend, unless `patient`.
         """
-        return self._repeat(_pack(command), None, patient)
+        return self._repeat(pack(command), None, patient)
 
     def run(
         self,
@@ -276,19 +275,42 @@ class Connection:
         patient: bool = False,
     ) -> Any:
         """Run a script, loading it where it is missing, until it is answered; return the reply."""
-        packed = _pack(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+        packed = pack(("EVALSHA", script.sha, len(keys), *keys, *arguments))
         return self._repeat(packed, script, patient)
 
     def atomically(self, commands: Sequence[tuple[Word, ...]]) -> list[Any]:
         """Run commands as one MULTI; they must be able to run twice. Return their replies."""
-        packed = [_pack(("MULTI",))]
-        packed += [_pack(command) for command in commands]
-        packed.append(_pack(("EXEC",)))
+        packed = [pack(("MULTI",))]
+        packed += [pack(command) for command in commands]
+        packed.append(pack(("EXEC",)))
         replies: list[Any] = self._repeat(b"".join(packed), None, False, len(commands) + 1)
         for reply in replies:
             if isinstance(reply, refusals.RedisError):
                 self._refuse(reply)
         return replies
+
+    def try_atomically(self, packed: bytes, count: int) -> list[Any] | None:
+        """Send a packed MULTI once; its replies, [] when it is refused, None if nobody knows."""
+        with self._turn:
+            try:
+                self._reach()
+                self._wire.send_packed_command([packed], check_health=False)
+                replies = [self._reply_or_refusal() for _ in range(count + 2)][-1]
+            except REDIS_ERRORS as error:
+                self._wire.disconnect()
+                self._fail(error, patient=True)
+                return None
+            except BaseException:
+                self._wire.disconnect()
+                raise
+            self._let_go()
+            return replies if isinstance(replies, list) else []
+
+    def _reply_or_refusal(self) -> Any:
+        try:
+            return self._wire.read_response()
+        except refusals.ResponseError as error:
+            return error
 
     def attempt(self, *command: Word, timeout_s: float) -> Any:
         """Send one command once and wait `timeout_s` for its reply.
@@ -300,7 +322,7 @@ class Connection:
             self._interrupted = False
             try:
                 self._reach()
-                self._wire.send_packed_command([_pack(command)], check_health=False)
+                self._wire.send_packed_command([pack(command)], check_health=False)
                 reply = self._wire.read_response(timeout=timeout_s)
             except REDIS_ERRORS as error:
                 self._wire.disconnect()
@@ -377,7 +399,7 @@ class Connection:
         except refusals.NoScriptError:
             if script is None:
                 raise
-        load = _pack(("SCRIPT", "LOAD", script.source))
+        load = pack(("SCRIPT", "LOAD", script.source))
         self._wire.send_packed_command([load, packed], check_health=False)
         self._wire.read_response()
         return self._wire.read_response()

@@ -101,9 +101,9 @@ local function reap_batch(key, seq)
     local character = byte(characters, index + 1)
     if character ~= SETTLED then
       local item, is_suspect = call('LINDEX', key, index), character == SUSPECT
-      if byte(item) ~= 1 then
+      if item and (byte(item) ~= 1 or character == UNREAD) then
         bring_back(victim .. '.' .. seq .. '.' .. index, 0, taken, '{}', item, is_suspect)
-      else
+      elseif item then
         local id = sub(item, 2)
         local value = job_value(jobs, id)
         if value then

@@ -11,7 +11,7 @@
 --         dead     json
 --         park     key's number, route, ms until the route may be tried, json
 --         release  json, or '' to keep what is there
---         split    number of parts, then for each part: slot|retry|dead, ms until due, json
+--         split    id, number of parts, then for each part: slot|retry|dead, ms until due, json
 -- Returns  {is owner, slots settled, {index of each part that stays in the batch}… one for each split}.
 --
 -- `done` counts from anybody, fenced or not; when the batch is no longer open the job is removed wherever it is.
@@ -77,7 +77,7 @@ end
 
 local function is_live(b, index)
   local character = tables[b] and tables[b][index + 1]
-  return character == LIVE or character == SUSPECT
+  return character == LIVE or character == UNREAD or character == SUSPECT
 end
 
 for b = 1, batches do
@@ -102,11 +102,14 @@ end
 
 -- What a live slot holds: id, deaths, first seen, json, bytes, is touched; only the id when the job is gone.
 local function slot_of(b, index)
-  local item = call('LINDEX', KEYS[13 + b], index)
-  if byte(item) ~= 1 then
-    return worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index, '0', taken[b], '{}', item, false
+  local item, id = call('LINDEX', KEYS[13 + b], index), worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index
+  if not item then
+    return id
   end
-  local id = sub(item, 2)
+  if byte(item) ~= 1 or tables[b][index + 1] == UNREAD then
+    return id, '0', taken[b], '{}', item, false
+  end
+  id = sub(item, 2)
   local value = job_value(jobs, id)
   if not value then
     return id
@@ -130,13 +133,11 @@ local function move(b, index, json, name, place)
   return deaths ~= nil
 end
 
-local function split(b, index, parts)
+local function split(b, index, whole_id, parts)
   local places = {}
   if not (is_owner and is_live(b, index)) then
-    local item = tables[b] and call('LINDEX', KEYS[13 + b], index)
-    local id = item and (byte(item) == 1 and sub(item, 2) or worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index)
     for k, part in ipairs(parts) do
-      local at = id and part.fate == 'slot' and call('LPOS', KEYS[13 + b], '\1' .. id .. '/' .. k)
+      local at = tables[b] and part.fate == 'slot' and call('LPOS', KEYS[13 + b], '\1' .. whole_id .. '/' .. k)
       if at and is_owner then
         places[#places + 1] = at
       end
@@ -248,11 +249,11 @@ end
 local reply = {is_owner and 1 or 0, 0}
 
 function kinds.split(b, index)
-  local parts = {}
+  local whole_id, parts = next_arg(), {}
   for k = 1, tonumber(next_arg()) do
     parts[k] = {fate = next_arg(), due = next_arg(), json = next_arg()}
   end
-  reply[#reply + 1] = split(b, index, parts)
+  reply[#reply + 1] = split(b, index, whole_id, parts)
 end
 
 while cursor < #ARGV do
@@ -265,7 +266,7 @@ for b, characters in pairs(tables) do
   for from = 1, #characters, 4000 do
     text = text .. string.char(unpack(characters, from, math.min(from + 3999, #characters)))
   end
-  if find(text, '[.s]') then
+  if find(text, '[.bs]') then
     call('HSET', open, ARGV[2 + 2 * b], taken[b] .. ' ' .. text)
   else
     call('HDEL', open, ARGV[2 + 2 * b])

@@ -177,7 +177,7 @@ def _split_words(record: Split) -> list[Argument]:
         raise ValueError(f"{record.slot.id}: a split needs at least one part")
     if record.slot.size:
         raise ValueError(f"{record.slot.id}: a split needs the payload, which was let go of")
-    words: list[Argument] = ["split", len(record.parts)]
+    words: list[Argument] = ["split", record.slot.id, len(record.parts)]
     for part in record.parts:
         fate, due_in_ms = (part.fate, 0) if isinstance(part.fate, str) else part.fate
         words += (fate, due_in_ms, encode_state(part.state))

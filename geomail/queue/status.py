@@ -10,6 +10,7 @@ from typing import Any
 from geomail.queue.keys import Keys
 from geomail.queue.link import Connection, Script
 from geomail.queue.records import Counts, Held
+from geomail.queue.slots import LIVE_IN_REDIS
 
 _COUNTS = Script("counts")
 _LOOK_MS = 30_000
@@ -80,7 +81,7 @@ def _held(
 
 
 def _live(entry: bytes) -> int:
-    return entry.count(b".") + entry.count(b"s")
+    return sum(entry.count(character) for character in LIVE_IN_REDIS)
 
 
 def _pairs(flat: list[Any]) -> list[tuple[Any, Any]]:

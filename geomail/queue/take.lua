@@ -4,7 +4,8 @@
 -- ARGV  worker, seq, n, max bytes, suspects allowed (0|1), route or '', ms until the route may be tried again
 -- Returns  {'FENCED'} · {'USED', last} · {'OK', now, next due or -1, suspects waiting, {up to 16 routes due},
 --          time of the take, characters, slot…}; a slot is a producer's bytes, or {id, job, root's job or false}.
--- For seq <= last nothing is taken: an open batch is returned again, for a closed one USED.
+-- For seq <= last nothing is taken: an open batch is returned again, for a closed one USED. With n < 0 nothing is
+-- taken for any seq, and a new one is used up: what was sent under its name before can't come late.
 -- An empty result writes no seq. Order: a share of what is due, front, arrive, pushed and L by turns, the rest
 -- of what is due. A suspect travels alone, and only to a worker that holds nothing.
 -- O(n + bytes); at most n + 1000 references are looked at, lists are read from the tail in doubling chunks.
@@ -80,11 +81,16 @@ if seq <= last then
   local taken, characters = match(entry, '^(%d+) (.*)$')
   local slots = call('LRANGE', batch, 0, -1)
   for i, item in ipairs(slots) do
-    if byte(item) == 1 then
+    if byte(item) == 1 and byte(characters, i) ~= UNREAD then
       slots[i] = job_of(sub(item, 2)) or ''
     end
   end
   return answer(tonumber(taken), characters, slots)
+end
+
+if n < 0 then
+  call('HSET', open, 'last', ARGV[2])
+  return {'USED', seq}
 end
 
 -- What the batch will hold, what the caller gets, what leaves its source once the batch is written.

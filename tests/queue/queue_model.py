@@ -151,6 +151,28 @@ class Model:
             worker.open[seq] = OpenBatch(list(taken), states)
         return taken
 
+    def lift(self, name: str, n: int, due: list[Job]) -> list[Job] | None:
+        """Return what moves unread, or None when the list has to be asked in the usual way."""
+        worker = self.workers[name]
+        if worker.state != "live" or self.is_in_front() or due or not self.list:
+            return None
+        taken = [self.list.pop() for _ in range(min(n, len(self.list)))]
+        seq = worker.last = worker.last + 1
+        for index, job in enumerate(taken):
+            job.id = f"{name}.{seq}.{index}"
+        worker.open[seq] = OpenBatch(list(taken), ["b"] * len(taken))
+        return taken
+
+    def is_in_front(self) -> bool:
+        """Whether something is taken before the list."""
+        return bool(self.arrive) or any(self.refs.values())
+
+    def use_up(self, name: str) -> None:
+        """A seq whose lift nobody knows of is not used again."""
+        worker = self.workers[name]
+        if worker.state == "live":
+            worker.last += 1
+
     def _gather(
         self, worker: Worker, n: int, turn: int, route: str | None, due: list[Job]
     ) -> tuple[list[Job], list[str]]:

@@ -38,6 +38,7 @@ from geomail.queue import (
     Slot,
     Split,
 )
+from geomail.queue.link import Script
 
 pytest_plugins = ("queue_fixtures",)
 
@@ -59,6 +60,9 @@ KINDS = (
 )
 FATES = ("slot", "slot", "delayed", "due", "dead")
 WHO = st.integers(0, 1)
+FLIP = st.booleans()
+PUSHED = st.lists(st.sampled_from(["plain", "plain", "odd", "empty"]), min_size=2, max_size=9)
+LOST = st.sampled_from(["", "", "after", "before"])
 Held = tuple[Slot, Job]
 
 
@@ -69,6 +73,10 @@ class Actor:
         self.queue = Queue(Link(url), lease_s=100_000)
         self.hands: list[Held] = []
         self.twice = False
+        self.lost = ""
+        self.late: list[tuple[bytes, int]] = []
+        self.queue._lift.large = NEVER_MS  # only where a rule says so
+        self._lose(self.queue._taker)
         for connection in ("_taker", "_settler", "_beater", "_desk"):
             self._double(getattr(self.queue, connection))
         self._double(self.queue._door._connection)
@@ -82,6 +90,19 @@ class Actor:
 
         connection.run = run_maybe_twice
 
+    def _lose(self, taker: Any) -> None:
+        run: Callable[[bytes, int], Any] = taker.try_atomically
+
+        def run_and_lose(packed: bytes, count: int) -> Any:
+            if self.lost == "before":
+                self.late.append((packed, count))
+                return None
+            replies = run(packed, count)
+            return None if self.lost == "after" else replies
+
+        taker.try_atomically = run_and_lose
+        self.run_late = run
+
 
 class QueueMachine(RuleBasedStateMachine):
     """Two workers, one list, and everything that can happen to them."""
@@ -92,6 +113,7 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.raw: Any = self.server.raw
         self.raw.flushall()
+        self.raw.script_load(Script("lift").source)  # without it the first one would be a take
         self.model = Model()
         self.jobs: dict[str, Job] = {}
         self.number = 0
@@ -109,9 +131,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- producers
 
-    @rule(
-        kinds=st.lists(st.sampled_from(["plain", "plain", "odd", "empty"]), min_size=2, max_size=9)
-    )
+    @rule(kinds=PUSHED)
     def push(self, kinds: list[str]) -> None:
         jobs = [Job(self._payload(kind)) for kind in kinds]
         self.actors[0].queue.push([job.payload for job in jobs])
@@ -124,9 +144,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.number if kind != "empty" else 0
         )
 
-    @rule(
-        who=WHO, kinds=st.lists(st.sampled_from(["plain", "odd"]), max_size=3), twice=st.booleans()
-    )
+    @rule(who=WHO, kinds=st.lists(st.sampled_from(["plain", "odd"]), max_size=3), twice=FLIP)
     def submit(self, who: int, kinds: list[str], twice: bool) -> None:
         payloads = [self._payload(kind) for kind in kinds]
         actor = self.actors[who]
@@ -146,11 +164,39 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _take(self, who: int, n: int, route: str | None, twice: bool) -> None:
         actor = self.actors[who]
-        lease = actor.queue._lease
-        if lease.holds_suspect():
+        if actor.queue._lease.holds_suspect():
             return
         due = [self.jobs[name.decode()] for name in self._due()]
-        expected = self.model.take(actor.queue.worker, n, route, due)
+        self._expect(who, n, route, twice, self.model.take(actor.queue.worker, n, route, due))
+
+    def _lift(self, who: int, n: int, kinds: list[str], lost: str, twice: bool) -> None:
+        actor, model = self.actors[who], self.model
+        if model.is_in_front():
+            self._take(who, 20, None, False)
+        if actor.queue._lease.holds_suspect():
+            return
+        self.push(kinds)
+        name = actor.queue.worker
+        due = [self.jobs[job.decode()] for job in self._due()]
+        expected = model.lift(name, n, due) if lost != "before" else None
+        if expected is None:
+            if lost:
+                model.use_up(name)
+            expected = model.take(name, n, None, due)
+        actor.lost, actor.queue._lift._largest = lost, 1
+        self._expect(who, n, None, twice, expected)
+
+    @precondition(lambda self: any(actor.late for actor in self.actors))
+    @rule()
+    def arrive_late(self) -> None:
+        for actor in self.actors:
+            while actor.late:
+                actor.run_late(*actor.late.pop())
+
+    def _expect(
+        self, who: int, n: int, route: str | None, twice: bool, expected: list[Job] | None
+    ) -> None:
+        actor = self.actors[who]
         actor.twice = twice
         batch = actor.queue.take(n, route=route)
         assert batch.fenced == (expected is None)
@@ -166,7 +212,7 @@ class QueueMachine(RuleBasedStateMachine):
         found: list[bytes] = self.raw.zrangebyscore("{queue:email}:delayed", "-inf", now_ms)
         return found
 
-    @rule(who=WHO, twice=st.booleans())
+    @rule(who=WHO, twice=FLIP)
     def claim(self, who: int, twice: bool) -> None:
         actor = self.actors[who]
         actor.twice = twice
@@ -226,7 +272,7 @@ class QueueMachine(RuleBasedStateMachine):
         root = whole.root or whole
         self.jobs.update({job.id: job for job in self.model.touched if job.root is root})
 
-    @rule(who=WHO, twice=st.booleans())
+    @rule(who=WHO, twice=FLIP)
     def beat(self, who: int, twice: bool) -> None:
         actor = self.actors[who]
         actor.twice = twice
@@ -245,7 +291,7 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             other.queue._reap_call(victim, True, [])
 
-    @rule(who=WHO, twice=st.booleans())
+    @rule(who=WHO, twice=FLIP)
     def leave(self, who: int, twice: bool) -> None:
         actor = self.actors[who]
         worker = self.model.workers[actor.queue.worker]
@@ -256,21 +302,23 @@ class QueueMachine(RuleBasedStateMachine):
             self._register(actor)
 
     # Several rules of one kind make that kind likelier.
-    take = rule(who=WHO, n=st.integers(3, 9), route=st.none(), twice=st.booleans())(_take)
-    take_few = rule(who=WHO, n=st.integers(1, 3), route=st.none(), twice=st.booleans())(_take)
-    take_route = rule(
-        who=WHO, n=st.integers(1, 9), route=st.sampled_from(ROUTES), twice=st.booleans()
-    )(_take)
-    settle = rule(who=WHO, data=st.data(), twice=st.booleans())(_settle)
-    settle_more = rule(who=WHO, data=st.data(), twice=st.booleans())(_settle)
-    settle_most = rule(who=WHO, data=st.data(), twice=st.booleans())(_settle)
-    die = rule(who=WHO, twice=st.booleans(), whole=st.just(True))(_die)
-    die_slowly = rule(who=WHO, twice=st.booleans(), whole=st.just(False))(_die)
+    take = rule(who=WHO, n=st.integers(3, 9), route=st.none(), twice=FLIP)(_take)
+    lift = rule(who=WHO, n=st.integers(1, 9), kinds=PUSHED, lost=LOST, twice=FLIP)(_lift)
+    lift_more = rule(who=WHO, n=st.integers(1, 9), kinds=PUSHED, lost=LOST, twice=FLIP)(_lift)
+    take_few = rule(who=WHO, n=st.integers(1, 3), route=st.none(), twice=FLIP)(_take)
+    take_route = rule(who=WHO, n=st.integers(1, 9), route=st.sampled_from(ROUTES), twice=FLIP)(
+        _take
+    )
+    settle = rule(who=WHO, data=st.data(), twice=FLIP)(_settle)
+    settle_more = rule(who=WHO, data=st.data(), twice=FLIP)(_settle)
+    settle_most = rule(who=WHO, data=st.data(), twice=FLIP)(_settle)
+    die = rule(who=WHO, twice=FLIP, whole=st.just(True))(_die)
+    die_slowly = rule(who=WHO, twice=FLIP, whole=st.just(False))(_die)
 
     # -- people
 
     @precondition(lambda self: self.model.dead)
-    @rule(data=st.data(), retry=st.booleans(), twice=st.booleans())
+    @rule(data=st.data(), retry=st.booleans(), twice=FLIP)
     def decide(self, data: st.DataObject, retry: bool, twice: bool) -> None:
         letters = sorted(self.model.dead, key=lambda job: job.id)
         job = data.draw(st.sampled_from(letters))
@@ -289,7 +337,7 @@ class QueueMachine(RuleBasedStateMachine):
             queue.dead_drop([job.id])
             self.model.drop(job)
 
-    @rule(old=st.integers(0, 7), twice=st.booleans())
+    @rule(old=st.integers(0, 7), twice=FLIP)
     def expire(self, old: int, twice: bool) -> None:
         letters = sorted(self.model.dead, key=lambda job: job.id)[:old]
         for job in letters:

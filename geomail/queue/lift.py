@@ -1,0 +1,82 @@
+"""Large payloads are lifted: moved from the list to a batch by Redis itself, and read by no script.
+
+A script that takes 100 KB copies them into Lua, out of it twice, and into the append-only file;
+LMOVE does nothing of that. So when all that the last take brought was large, the next one is a
+MULTI: latch the batch's key (make it a string, which no LMOVE gets into), `lift.lua` (take the
+latch off if all is well), the LMOVEs, take off a latch that is left. Nobody has looked at such a
+payload, so whatever it begins with it is a producer's: its character in `open` is `b`.
+
+Promised: such a MULTI is sent once. When its reply is lost, take is asked for the same seq, which
+has it or uses it up; what arrives after that finds it used, and a latch that keeps it out.
+
+Not promised: how many bytes come. The number of payloads is chosen by the largest of the last take,
+so where large ones become much larger, one take may bring up to 16 of those; then they are taken as
+usual, until they are as large as each other.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from geomail.queue.keys import Keys
+from geomail.queue.link import Connection, Script, pack
+from geomail.queue.records import Slot
+
+_LIFT = Script("lift")
+_MOST = 16
+_LARGE = 32_768
+_MULTI, _EXEC = pack(("MULTI",)), pack(("EXEC",))
+_UNLATCH = b"if redis.call('TYPE', KEYS[1]).ok == 'string' then redis.call('DEL', KEYS[1]) end"
+
+
+class Lift:
+    """One worker's way to take large payloads of one list."""
+
+    def __init__(self, taker: Connection, keys: Keys) -> None:
+        """Lift through `taker`, once the first take has shown what there is."""
+        self.large = _LARGE
+        self._taker = taker
+        self._keys = keys
+        self._largest = 0  # of the last take, if all of it was large
+
+    def note(self, slots: Sequence[Slot]) -> None:
+        """Look at what a take of the list has brought."""
+        self._largest = 0
+        if slots and len(slots[0].payload) >= self.large:
+            sizes = [len(slot.payload) for slot in slots]
+            self._largest = max(sizes) if min(sizes) >= self.large else 0
+
+    def room(self, n: int, max_bytes: int) -> int:
+        """Return how many payloads to lift of `n`; 0: take has to be asked."""
+        if not self._largest:
+            return 0
+        return min(n, _MOST, max(1, max_bytes // self._largest))
+
+    def take(self, worker: str, seq: int, count: int) -> list[Any] | None:
+        """Lift up to `count` payloads, and return what take would have.
+
+        An empty reply: nothing was lifted, ask take. None: nobody knows, ask take for this seq.
+        """
+        self._largest = 0
+        replies = self._taker.try_atomically(self._commands(worker, seq, count), count + 3)
+        if not replies:
+            return replies
+        answer = replies[1]
+        if isinstance(answer, NoScriptError):
+            self._taker.call("SCRIPT", "LOAD", _LIFT.source)
+        if not isinstance(answer, list) or not answer:
+            return []
+        payloads = replies[2 : 2 + len(answer[6])]
+        return answer + [item if isinstance(item, bytes) else None for item in payloads]
+
+    def _commands(self, worker: str, seq: int, count: int) -> bytes:
+        keys = self._keys
+        open_, batch = keys.open(worker), keys.batch(worker, seq)
+        names = [open_, batch, keys.list, keys.arrive, keys.pushed, keys.front, keys.delayed]
+        names += [keys.suspects, keys.workers, keys.routes, keys.stats]
+        commands = [_MULTI, pack(("SET", batch, "latched"))]
+        commands.append(pack(("EVALSHA", _LIFT.sha, len(names), *names, worker, seq, count)))
+        commands.append(pack(("LMOVE", keys.list, batch, "RIGHT", "RIGHT")) * count)
+        commands += [pack(("EVAL", _UNLATCH, 1, batch)), _EXEC]
+        return b"".join(commands)
