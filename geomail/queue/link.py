@@ -34,9 +34,9 @@ from redis.connection import SSLConnection, UnixDomainSocketConnection
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from geomail import log
 from geomail.errors import RedisAway, RedisUnusable
 from geomail.queue.address import WHAT_A_URL_IS, Node, read_url
+from geomail.queue.soundness import judge
 from geomail.queue.topology import (
     REDIS_ERRORS,
     Cluster,
@@ -51,7 +51,6 @@ from geomail.queue.topology import (
 
 Word = bytes | str | int | float
 
-_OLDEST = (6, 2)
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 2.0
 _LONGEST_PAUSE_OF_A_MOVE_S = 0.5  # whoever takes over is ready long before the old one is back
@@ -164,38 +163,9 @@ class Link:
         try:
             connection.is_new = True
             connection.call("EVAL", "return 1", 0)
-            facts = _info(connection)
-            if facts:
-                self._judge(facts, connection)
-            else:
-                log.warning("redis_unchecked", redis=self.address, reason="INFO is not allowed")
+            judge(connection.call, self.address, is_single=self._address.kind == "single")
         finally:
             connection.close()
-
-    def _judge(self, facts: dict[str, str], connection: "Connection") -> None:
-        version = tuple(int(number) for number in facts.get("redis_version", "0").split(".")[:2])
-        if version < _OLDEST:
-            raise RedisUnusable(
-                f"Redis at {self.address} is {facts.get('redis_version')}: needs 6.2 or later"
-            )
-        if self._address.kind == "single" and _has_shards(facts, connection):
-            raise RedisUnusable(
-                f"Redis at {self.address} is one of a cluster: use redis+cluster://{self.address}"
-            )
-        policy = facts.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            log.warning(
-                "redis_may_drop_mail",
-                redis=self.address,
-                maxmemory_policy=policy,
-                advice="set maxmemory-policy noeviction",
-            )
-        if facts.get("aof_enabled") != "1" and not _saves(connection):
-            log.warning(
-                "redis_keeps_nothing",
-                redis=self.address,
-                advice="set appendonly yes, else a restart of Redis loses all mail",
-            )
 
     def _find_topology(self) -> OneServer | Cluster:
         address = self._address
@@ -447,26 +417,3 @@ class Connection:
 
 def _jitter(longest_s: float) -> float:
     return longest_s * random.uniform(0.5, 1.0)  # noqa: S311  nothing to guess here
-
-
-def _info(connection: Connection) -> dict[str, str]:
-    try:
-        reply: bytes = connection.call("INFO")
-    except RedisUnusable:
-        return {}  # hosted servers, and careful people, forbid the question
-    lines = reply.decode("utf-8", "replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)
-
-
-def _saves(connection: Connection) -> bool:
-    try:
-        reply = connection.call("CONFIG", "GET", "save")
-    except RedisUnusable:
-        return True  # hosted servers forbid the question
-    return len(reply) > 1 and bool(reply[1])
-
-
-def _has_shards(facts: dict[str, str], connection: Connection) -> bool:
-    if facts.get("cluster_enabled") != "1":
-        return False
-    return len({row[2][2] for row in connection.call("CLUSTER", "SLOTS")}) > 1

@@ -13,6 +13,11 @@ LIVE_IN_REDIS = b".bs"
 """Characters of slots that are not settled: referred to or read, moved unread, a suspect."""
 
 
+def is_live(characters: bytes, index: int) -> bool:
+    """Return whether there is such a slot that is not settled."""
+    return 0 <= index < len(characters) and characters[index] in LIVE_IN_REDIS
+
+
 def read_slots(
     worker: str, seq: int, taken_ms: int, characters: bytes, items: list[Any]
 ) -> list[Slot]:

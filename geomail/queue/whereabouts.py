@@ -17,6 +17,7 @@ from geomail.queue import door
 from geomail.queue.keys import Keys
 from geomail.queue.link import Connection, Link, Script
 from geomail.queue.records import FRESH, JobState, parse_job
+from geomail.queue.slots import is_live
 
 Place: TypeAlias = Literal[
     "waiting", "suspect", "in hand", "delayed", "parked", "dead", "split", "ended", "moving"
@@ -95,7 +96,7 @@ class Search:
             return None
         worker, seq, slot = named[1], int(named[2]), int(named[3])
         taken_ms, characters = self._batch(worker, seq)
-        if not characters[slot : slot + 1] or characters[slot] not in b".s":
+        if not is_live(characters, slot):
             return None
         payload = self._desk.call("LINDEX", self._keys.batch(worker, seq), slot) or b""
         held = Whereabouts("in hand", job_id, first_seen_ms=taken_ms, payload=payload[:_LARGEST])
@@ -183,7 +184,7 @@ class Search:
                 key = self._keys.batch(worker, seq)
                 for number, payload in self._matches(key, spellings):
                     slot = len(characters) - 1 - number
-                    if characters[slot : slot + 1] in (b".", b"s") and is_it(payload):
+                    if is_live(characters, slot) and is_it(payload):
                         yield self._held_by(
                             Whereabouts("in hand", f"{worker}.{seq}.{slot}", payload=payload),
                             *(worker, taken_ms),

@@ -19,7 +19,7 @@ from gevent.server import StreamServer
 
 from geomail.queue.link import Script
 
-SCRIPTS = {Script(verb).sha: verb for verb in ("take", "settle", "beat", "leave", "reap")}
+SCRIPTS = {Script(verb).sha: verb for verb in ("take", "lift", "settle", "beat", "leave", "reap")}
 BLOCK = 1 << 18
 
 Found = TypeVar("Found")
