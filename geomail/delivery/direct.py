@@ -136,7 +136,7 @@ class Direct(Route):
         if self.is_held:
             return 0
         known = sum(route.room(now) for route in self._listed.values())
-        return known + max(0, min(self._most_sites() - self._busy(), self._unmet(now)))
+        return known + max(0, min(self._most_sites() - self._taken_up(), self._unmet(now)))
 
     def room_for(self, name: str, share: float, now: float) -> int:
         """Return how many more of a list may come for sites that are known or not.
@@ -152,7 +152,8 @@ class Direct(Route):
         )
         most = self._most_sites()
         due = math.ceil(share * most) - ready
-        return known + max(0, min(due, most + most // _RESERVED - self._busy(), self._unmet(now)))
+        free = most + most // _RESERVED - self._taken_up()
+        return known + max(0, min(due, free, self._unmet(now)))
 
     def refill_for(self, name: str, share: float, now: float) -> int:  # noqa: ARG002 a relay's
         """Return how much of what waits to be looked up may come of a list."""
@@ -160,7 +161,10 @@ class Direct(Route):
 
     def refill(self, now: float) -> int:  # noqa: ARG002 a relay's
         """Return how much of what waits to be looked up may come."""
-        return 0 if self.is_held else max(0, _MOST_SEARCHES - self.searching)
+        if self.is_held:
+            return 0
+        free = self._most_sites() - self._taken_up()
+        return max(0, min(_MOST_SEARCHES - self.searching, free))
 
     def opens_in_s(self, now: float) -> float:  # noqa: ARG002 a relay's
         """Return 0: what waits here waits for room alone."""
@@ -178,8 +182,9 @@ class Direct(Route):
     def _most_sites(self) -> int:
         return max(_FEWEST_SITES, 2 * self._settings.concurrency)
 
-    def _busy(self) -> int:
-        return sum(1 for route in self._listed.values() if route.is_busy)
+    def _taken_up(self) -> int:
+        """Return how many sites have work, or are likely to when DNS has answered."""
+        return self.searching + sum(1 for route in self._listed.values() if route.is_busy)
 
     # ---- sites
 
