@@ -27,7 +27,8 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 _LARGE_BYTES = 65_536
 _MANY_RECIPIENTS = 16
-_LEAST = 4
+_LEAST_PART = 4
+_FEW = 16  # at one connection's speed a take's round trip, and more, with any weights
 _UNIT = 1 << 40  # whole numbers: what is given back takes off exactly what was put on
 
 
@@ -206,5 +207,5 @@ def places(*, wanted: int, on_the_wire: int, share: float) -> int:
     already; `share`, in 0 … 1, is the list's part. At least one, for a list that has none ready
     can't have its turn.
     """
-    free = max(wanted - on_the_wire, wanted // _LEAST)
+    free = max(wanted - on_the_wire, wanted // _LEAST_PART, _FEW)
     return max(1, math.ceil(share * free))

@@ -11,6 +11,7 @@ A suspect (a job that two workers have died with) is taken alone, when nothing e
 and then the popper holds back for a moment to let that come about.
 """
 
+import math
 import time
 from collections.abc import Callable
 
@@ -154,10 +155,13 @@ class Popper:
     def _take_owed(self) -> int:
         """Take of each list what the lanes lack of its part; return how many were taken."""
         taken = 0
-        for queue in self._by_turns():
-            share = self._share(queue)
-            owed = self._lanes.room_for(queue.name, share)
-            taken += self._take_from(queue, owed, share)
+        shares = {queue: self._share(queue) for queue in self._by_turns()}
+        owed = {queue: self._lanes.room_for(queue.name, part) for queue, part in shares.items()}
+        total = max(1, sum(owed.values()))
+        for queue, part in shares.items():
+            # More than one round can bring is brought in the same proportions.
+            wanted = min(owed[queue], math.ceil(TAKE_LIMIT * owed[queue] / total))
+            taken += self._take_from(queue, wanted, part)
         return taken
 
     def _by_turns(self) -> list[Queue]:

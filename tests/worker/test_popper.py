@@ -67,6 +67,19 @@ def test_lists_get_what_their_weights_say(
         assert host.shares(1000) == pytest.approx(shares, rel=0.1)
 
 
+def test_lists_get_their_shares_where_a_take_brings_little(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(popper, "TAKE_LIMIT", 20)
+    for name in "abc":
+        fill(place, name, 800)
+    with Order() as host:
+        place.worker(host, queue=["queue:a=8", "queue:b=4", "queue:c=1"])
+        until(lambda: len(host.came) >= 1000, within_s=20)
+        shares = {"a": 8 / 13, "b": 4 / 13, "c": 1 / 13}
+        assert host.shares(1000) == pytest.approx(shares, rel=0.1)
+
+
 def test_small_rooms_are_shared_by_weight_too(place: Place) -> None:
     for name in ("a", "b"):
         fill(place, name, 150)
