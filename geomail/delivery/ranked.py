@@ -13,7 +13,7 @@ not, so that what it was given a second ago is not done, gets what it has room f
 share the rest: then a relay is as fast as all its hosts together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from geomail.delivery.lane import Lane
 from geomail.delivery.route import Route
@@ -96,23 +96,36 @@ class WeightedRoute(RankedRoute):
     def choose(self, now: float) -> Lane | None:
         """Return the lane that takes the next delivery at `now`, or None."""
         able = self._able(now)
-        willing = [self._shares[lane] for lane in able if self._is_willing(lane, now)]
-        if not willing:
-            willing = [self._shares[lane] for lane in able if lane.has_place(now)]
-        if not willing:
-            return None
-        for share in willing:
-            share.credit += share.weight
-        chosen = max(willing, key=_credit)
-        chosen.credit -= sum(share.weight for share in willing)
-        chosen.give()
-        return chosen.lane
+        willing = [lane for lane in able if self._is_willing(lane, now)]
+        return self._draw(willing or [lane for lane in able if lane.has_place(now)])
+
+    def overtake(self, name: str, now: float) -> Lane | None:
+        """Return a lane that takes a delivery of a list that has few there, or None."""
+        return self._draw([lane for lane in self._able(now) if lane.has_place_for(name, now)])
 
     def room(self, now: float) -> int:
         """Return how many more deliveries the hosts can use soon, each its share."""
+        return self._evenly(now, lambda lane: lane.room(now))
+
+    def room_for(self, name: str, share: float, now: float) -> int:
+        """Return how many more of a list whose part is `share` may come, each host's share."""
+        return self._evenly(now, lambda lane: lane.room_for(name, share, now))
+
+    def _draw(self, lanes: Sequence[Lane]) -> Lane | None:
+        if not lanes:
+            return None
+        shares = [self._shares[lane] for lane in lanes]
+        for share in shares:
+            share.credit += share.weight
+        drawn = max(shares, key=_credit)
+        drawn.credit -= sum(share.weight for share in shares)
+        drawn.give()
+        return drawn.lane
+
+    def _evenly(self, now: float, room_of: Callable[[Lane], int]) -> int:
         even, total = [], 0
         for lane in self._able(now):
-            room, share = lane.room(now), self._shares[lane]
+            room, share = room_of(lane), self._shares[lane]
             if lane.is_well and lane.is_open(now) and (room > 0 or share.keeps_up(now)):
                 even.append((room, share))
             else:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 from hired import Hired, Place, mails, until, url
 
+from geomail.queue import Link, Queue
 from geomail.sink import Sink
 
 pytest_plugins = ("worker_fixtures",)
@@ -58,6 +59,17 @@ def test_hosts_share_by_weight(hosts: Hosts, place: Place) -> None:
     place.push(*mails(2000))
     until(lambda: sum(hosts.took) >= 2000, within_s=WITHIN_S)
     assert hosts.took == pytest.approx([1500, 500, 0], rel=0.1)
+
+
+def test_hosts_share_by_weight_also_among_lists(hosts: Hosts, place: Place) -> None:
+    hosts.add(), hosts.add()
+    for name in ("queue:a", "queue:b"):
+        queue = Queue(Link(place.server.url), name)
+        queue.push(mails(1000))
+        queue.close()
+    worker(place, hosts, [3, 1], queue=["queue:a=1", "queue:b=3"])
+    until(lambda: sum(hosts.took) >= 2000, within_s=WITHIN_S)
+    assert hosts.took == pytest.approx([1500, 500], rel=0.1)
 
 
 def test_a_trickle_is_shared_too(hosts: Hosts, place: Place) -> None:
