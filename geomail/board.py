@@ -25,9 +25,11 @@ _NOBODY = "no worker tells of this route"
 _COLOURS = {"closed": "31", "held": "33", "probing": "33", "waiting": "36", "full": "36"}
 # In the order in which they stand; when a line is too long the last of `_LESS_NEEDED` goes first.
 _COLUMNS = (
-    "route", "host", "state", "conns", "ready", "in hand", "parked", "delivered", "failed", "limit",
+    "route", "host", "state", "conns", "rate", "ready", "in hand", "parked", "delivered", "failed",
+    "limit",
 )  # fmt: skip
-_LESS_NEEDED = ("limit", "delivered", "ready", "failed")
+_LESS_NEEDED = ("rate", "limit", "delivered", "ready", "failed")
+_RARE = ("rate", "limit")  # not shown where no host has one
 _LEFT = ("route", "host", "state", "limit")
 _SHORT, _SHORTEST = 26, 14  # names are cut to that before columns go, and after
 
@@ -166,6 +168,11 @@ def _in_trouble(board: Board) -> list[HostShown]:
     return [host for host in board.hosts if host.state in ("closed", "probing", "waiting")]
 
 
+def rate_of(per_s: float) -> str:
+    """Return in words how many mails may go in what time."""
+    return f"{per_s:.3g}/s" if per_s >= 0.1 else f"{per_s * 60:.3g}/min"
+
+
 def soon(seconds: float) -> str:
     """Return in words when something is that is so many seconds ahead."""
     if seconds < 120:
@@ -180,6 +187,7 @@ def _cells(host: HostShown) -> dict[str, str]:
         "host": printable(host.host) or "-",
         "state": host.state,
         "conns": f"{host.connections}/{host.window}",
+        "rate": rate_of(host.rate) if host.rate else "",
         "ready": str(host.ready),
         "in hand": str(host.in_hand),
         "parked": str(host.parked),
@@ -209,8 +217,9 @@ def _table(
 def _widths(rows: Sequence[dict[str, str]], width: int | None) -> dict[str, int]:
     """Return the columns that fit, with their widths."""
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in _COLUMNS}
-    if not any(row["limit"] for row in rows):
-        del widths["limit"]
+    for name in _RARE:
+        if not any(row[name] for row in rows):
+            del widths[name]
     if width is None:
         return widths
 
