@@ -233,11 +233,11 @@ class Direct(Route):
     def site_of(self, domain: str, answers: Mapping[str, Found]) -> Found | None:
         """Return where a domain's mail goes, by `answers` or what is known; None: DNS has to tell.
 
-        A domain with limits of its own has a site of its own.
+        A domain with limits of its own has a site of its own, unless its hosts have the same ones.
         """
         found = answers.get(domain) or self.sites.known(domain)
-        if isinstance(found, Site) and self._limits.of_domain(domain) is not None:
-            return Site(f"@{domain}", found.groups)
+        if isinstance(found, Site) and (limits := self._limits.of_domain(domain)) is not None:
+            return found if limits is self._limits.of_hosts(found.hosts) else found.as_own(domain)
         return found
 
     def _limit(self, route: Route) -> None:

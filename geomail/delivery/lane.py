@@ -89,6 +89,7 @@ class Lane:
         self.most_allowed = self.most_recipients = sys.maxsize  # of a connection, a transaction
         self.limits: RouteLimits | None = None
         self.brake: Brake | None = None
+        self.begun, self.busy_since = 0, 0.0
         self.pulse = Pulse(time.monotonic())
         self._depth = DEPTH
         self._learnt = Learnt()
@@ -241,7 +242,7 @@ class Lane:
         """The host says that mails come too fast."""
         now = time.monotonic()
         if self.brake is None:
-            rate = self.pulse.rate(now, self.delivered + self.failed)
+            rate = self.pulse.rate(now, self.begun, since=self.busy_since)
             self.brake = Brake(self, Slowing(now, rate=rate))
             self.brake.tell(now, text)
         elif self.brake.slowing.cut(now):
@@ -253,6 +254,7 @@ class Lane:
         """Queue a delivery; wake an idle sender or start one where there may be one more."""
         self.in_hand += 1
         if self.in_hand == 1:
+            self.busy_since = time.monotonic()
             self.house.share_anew()
         self.house.bytes_in_hand += delivery.slot.weight
         if self.house.bytes_of is not None:

@@ -306,7 +306,7 @@ class Lanes:
             for direct in self.directs.values():
                 direct.tidy(now)
             for lane in self.lanes:
-                lane.pulse.note(now, lane.delivered + lane.failed)
+                lane.pulse.note(now, lane.begun)
                 for sender in tuple(lane.senders):
                     sender.check_deadline(now)
                 if refused := lane.refusals.overdue(now):

@@ -73,9 +73,11 @@ class RouteLimits:
                 self._tokens = Tokens(pace.per_s / pace.count)
             self._opens_at = 0.0
         self._limits = limits
-        self.lanes = lanes
+        unnamed = (lane for lane in self.lanes if lane not in lanes)
+        self.lanes = (*lanes, *(lane for lane in unnamed if lane.in_hand or lane.senders))
         for lane in lanes:
             lane.limits = self
+        self._asking.set()
 
     # ---- questions
 
@@ -183,7 +185,7 @@ class RouteLimits:
         for lane in self.lanes:
             lane.limits = None
         self._limits, self._tokens = Limits(), None
-        self.leave()
+        self._asking.set()
         self._reopen()
         self.lanes = ()
 
@@ -211,7 +213,11 @@ class RouteLimits:
             self._asking.clear()
             pauses = [self._ask_for_tokens(), self._ask_for_connections()]
             pause_s = min((pause for pause in pauses if pause is not None), default=None)
-            if not self._asking.wait(pause_s or _IDLE_S) and pause_s is None and not self._works():
+            if (
+                not self._asking.wait(_IDLE_S if pause_s is None else pause_s)
+                and pause_s is None
+                and not self._works()
+            ):
                 return
             gevent.sleep(_TICK_S)  # whatever stirs us: not more often than this
 
@@ -232,7 +238,9 @@ class RouteLimits:
         unused, tokens.unused = tokens.unused, 0
         grant = self._limiter.grant(self.route, self._limits.rates, wanted, unused=unused)
         now = time.monotonic()
-        if grant.n and tokens is self._tokens:
+        if tokens is not self._tokens:
+            return 0.0  # there are other settings
+        if grant.n:
             tokens.add(grant.start_s, grant.n, now)
             self._pacing.set()
         elif not tokens.held(now):
@@ -243,6 +251,9 @@ class RouteLimits:
         """Say what we have and want; return when to do so again, in seconds."""
         limit, now = self._limits.connections, time.monotonic()
         if limit is None:
+            if self._is_listed:
+                self._is_listed = False
+                self._limiter.connect(self.route, 1, has=0, wanted=0)
             return None
         used = self._used(now)
         if not self.is_open(now) and self.waits_for == "connections":

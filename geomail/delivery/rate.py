@@ -10,7 +10,7 @@ others. Pure arithmetic; times are seconds of a monotonic clock.
 import math
 from collections import deque
 
-_LATE_S = 0.09
+_LATE_S = 0.07
 _SLICE_S = 0.1
 _WORTH_S = 2.0
 

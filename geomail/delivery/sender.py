@@ -202,6 +202,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
 
     def _begin(self, client: Client, letter: Letter) -> None:
         self._has_begun = True
+        self.lane.begun += 1
         transaction = client.begin(letter, self._taken, is_wary=self._was_idle)
         self._reckoning.begun.append(transaction)
         self._taken = None

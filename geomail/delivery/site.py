@@ -84,6 +84,10 @@ class Site:
         """Return all hosts, the preferred ones first, equals by name."""
         return list(chain.from_iterable(self.groups))
 
+    def as_own(self, domain: str) -> "Site":
+        """Return the same hosts as a site of one domain alone."""
+        return Site(f"@{domain}", self.groups)
+
     def in_order(self, lot: int) -> list[str]:
         """Return the hosts in the order in which to try them; `lot` (>= 0) shuffles equals."""
         ordered = []

@@ -6,12 +6,12 @@
 --          none may be had within two seconds: then `start` is when to ask again. All times in us of this server.
 --
 -- The pace is a GCRA without a burst: field `next` holds the time of the next token, so that each token belongs to one
--- worker and no two to one moment. It may lie a twentieth of a second in the past, for a worker that asks late has not
+-- worker and no two to one moment. It may lie 30 ms in the past, for a worker that asks late has not
 -- lost what it could have had; and it can't lie further ahead than we grant, unless the clock was set back.
 -- The further ahead others have been served, the fewer are given at once: many workers take turns quickly.
 -- A quota counts in sixtieths of its time, field by field; what was granted and not used is taken off again.
 -- Without a limit in time none of the keys is of use, so they expire. O(keys * 60).
-local LATE_US, AHEAD_US, TURN_US, PARTS = 50000, 2000000, 200000, 60
+local LATE_US, AHEAD_US, TURN_US, PARTS = 30000, 2000000, 200000, 60
 for i = 1, #KEYS do
   call('HDEL', KEYS[i], '')
 end

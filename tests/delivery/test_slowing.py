@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from geomail.delivery.slowing import Slowing
+from geomail.delivery.slowing import Pulse, Slowing
 
 
 def test_half_and_half_again_once_a_second() -> None:
@@ -17,16 +17,28 @@ def test_half_and_half_again_once_a_second() -> None:
 
 
 def test_back_by_tenths_until_it_is_whole() -> None:
-    slowing = Slowing(10.0, rate=80.0)
+    slowing = Slowing(5.0, rate=80.0)
+    assert slowing.rate(10.0) == 40.0  # nothing was tried yet
+    slowing.spend(10.0)
     assert slowing.rate(12.9) == 40.0
-    assert slowing.rate(13.0) == 48.0
-    assert not slowing.is_over(24.9)
-    assert slowing.is_over(25.0)
+    assert slowing.rate(13.0) == pytest.approx(44.0)
+    assert slowing.rate(16.0) == pytest.approx(48.4)
+    assert not slowing.is_over(33.9)
+    assert slowing.is_over(34.0)
+
+
+def test_what_a_host_had_lately() -> None:
+    pulse = Pulse(0.0)
+    for tenth in range(100):
+        pulse.note(tenth / 10, tenth * 5)
+    assert pulse.rate(9.9, 495, since=0.0) == pytest.approx(50, rel=0.1)
+    assert pulse.rate(9.9, 495, since=9.8) > 500
+    assert pulse.rate(9.9, 495, since=9.9) < 2000
 
 
 def test_there_is_a_slowest() -> None:
     slowing = Slowing(0.0, rate=0.0)
-    assert slowing.rate(0.0) == 0.1
+    assert slowing.rate(0.0) == 1.0
     for now in range(1, 10):
         slowing.cut(float(now))
     assert slowing.rate(9.0) == pytest.approx(0.1)
@@ -34,7 +46,7 @@ def test_there_is_a_slowest() -> None:
 
 
 @given(
-    rate=st.floats(0.5, 1000),
+    rate=st.floats(2.0, 1000),
     cuts=st.sets(st.integers(0, 30), max_size=5),
     steps=st.lists(st.floats(0.001, 2.0), max_size=100),
 )

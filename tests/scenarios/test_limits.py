@@ -146,3 +146,41 @@ def test_a_slow_rate_holds_nothing_in_hand(stage: Stage) -> None:
     host.has_taken(3)
     times = [each.at for each in host.look()]
     assert all(5.0 < later - before < 9.0 for before, later in pairwise(times))
+
+
+def test_while_redis_is_away_what_was_granted_is_used_up(stage: Stage) -> None:
+    host = stage.host()
+    file = limited(stage, host, f"rate = '{RATE}/s'\nconnections = 3")
+    workers(stage, file, 2, lease_s=30)
+    stage.push(map(mail, range(2_000)))
+    host.has_taken(200)
+    pid = stage.redis.info("server")["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        stopped = time.time()
+        time.sleep(3)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    went = time.time()
+    host.has_taken(800)
+    times = sorted(each.at for each in host.look())
+    meanwhile = sum(stopped + 0.1 < at < went for at in times)
+    assert meanwhile <= RATE  # two workers have two slices each, and no more than a second's worth
+    assert most_in_a_second(times) <= 1.1 * RATE + 5
+    assert sum(went + 1 <= at < went + 4 for at in times) >= 0.9 * 3 * RATE
+
+
+def test_new_limits_hold_after_a_reload(stage: Stage) -> None:
+    host = stage.host()
+    file = limited(stage, host, "rate = '5/s'\nconnections = 1")
+    worker, *_ = workers(stage, file, 1)
+    stage.push(map(mail, range(3_000)))
+    host.has_taken(5)
+    limited(stage, host, f"rate = '{2 * RATE}/s'")
+    worker.signal(signal.SIGHUP)
+    host.has_taken(6 * RATE)
+    assert most_in_a_second(sorted(each.at for each in host.look())) <= 1.1 * 2 * RATE + 5
+    until(lambda: not stage.redis.exists("{geomail:default}:conns"), "no leases any more")
+    limited(stage, host, "")
+    worker.signal(signal.SIGHUP)
+    host.has_taken(3_000)
