@@ -108,6 +108,7 @@ def test_without_mx_records_it_goes_to_the_domain_itself(town: Town, place: Plac
         ("nowhere.example", "5.1.2 there is no domain nowhere.example"),
         ("text.example", "5.4.4"),
         ("[127.0.0.999]", "5.1.3"),
+        ("loop.example", "5.4.6 the MX of loop.example is this host, us.example: a loop"),
     ],
 )
 def test_a_domain_that_takes_no_mail_is_dead_with_the_answer(
@@ -115,8 +116,9 @@ def test_a_domain_that_takes_no_mail_is_dead_with_the_answer(
 ) -> None:
     town.dns.add("null.example 300 MX 0 .")
     town.dns.add("text.example 300 TXT nothing")
+    town.dns.add("loop.example 300 MX 0 us.example.")
     place.push(mail(f"x@{domain}"), mail(f"y@{domain}", "z@a.example"))
-    worker(place, town)
+    worker(place, town, helo="us.example")
     until(lambda: place.counts().dead == 2, within_s=WITHIN_S)
     until(lambda: town.took("mx.a.example") == {"z@a.example": 1}, within_s=WITHIN_S)
     all_settled(place, held=2)
