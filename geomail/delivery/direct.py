@@ -127,7 +127,7 @@ class Direct(Route):
         self._listed = {name: each for name, each in before._listed.items() if each.is_in_use}
         for route in self.routes.values():
             for lane in route.lanes:
-                lane.terms = self._terms(lane.terms.member.host)
+                lane.terms = lane.ways.terms = self._terms(lane.terms.member.host)
             self._limit(route)
 
     # ---- as a route

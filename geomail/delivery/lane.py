@@ -1,53 +1,51 @@
 """A lane: everything that concerns one host, and nothing that concerns another.
 
 Its ready queue holds deliveries that this worker owns; its senders are greenlets, each with one
-connection of its own (sender.py). What goes wrong with the host stays here: failures close the lane
-for a while (pace.Backoff), then a single connection probes it, then its window grows back. While it
-is closed nothing waits inside: what was ready goes back to the route, to the next lane or to Redis.
+connection of its own (sender.py). What goes wrong with the host stays here, and health.py says what
+it means. While the lane is closed nothing waits inside: what was ready goes back to the route, to
+the next lane or to Redis.
 
     open      connections may be made, deliveries are taken
-    closed    after a failure with no connection left that works; until the back-off ends
+    closed    after failures with no connection left that works; until the back-off ends
     probing   open again, for one connection and one delivery, until a message is through
 
-A refusal while other connections of the lane work does not close it: it only keeps new ones from
-being made until the back-off ends, and the window small.
+A lane whose host has not answered a mail yet, or whose route is held, wants little or nothing.
 
-What a lane knows of its host outlives connections and failures: how much of the protocol it bears
-(learnt), when it ends connections (pace.Habits), and what it refuses to everybody (refusals).
+What a lane knows of its host outlives connections and failures: how it wants to be talked to
+(ways), how many connections it takes (window), and what it refuses to everybody (refusals).
 
-The Lanes together share one gevent Pool. A lane's share is concurrency / lanes with work; a tenth
-of the Pool is kept for lanes that hold nothing. When the Pool is full and a lane with work has no
-sender, the connection that is idle longest is closed, or else the lane furthest above its share
-gives one up after the message in hand: a slow host can't starve a healthy one.
+The Lanes together share one gevent Pool. A lane's share is what is left to it when lanes that want
+less have had what they want; a tenth of the Pool is kept for lanes that hold nothing. When the Pool
+is full and a lane with work has no sender, the connection that is idle longest is closed, or else
+the lane furthest above its share gives one up after the message in hand: a slow host can't starve a
+healthy one.
 """
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from geomail import log, metrics
 from geomail.delivery.brake import Brake
 from geomail.delivery.delivery import Delivery
-from geomail.delivery.health import Health
-from geomail.delivery.learnt import Learnt, Proof
+from geomail.delivery.health import Health, Trouble
 from geomail.delivery.outcome import Outcome
-from geomail.delivery.pace import Backoff, Habits
+from geomail.delivery.pace import Backoff
 from geomail.delivery.ready import AnyReady, places, ready_for
 from geomail.delivery.refusals import HOLD_S, Refusals, Ruling
 from geomail.delivery.slowing import Pulse, Slowing
 from geomail.delivery.transport import Terms
-from geomail.relays import Pipeline
+from geomail.delivery.ways import Ways
+from geomail.delivery.window import START
 
 if TYPE_CHECKING:
     from geomail.delivery.lanes import Lanes
     from geomail.delivery.limits import RouteLimits
     from geomail.delivery.sender import Sender
 
-DEPTH = 8  # deliveries a connection; with BDAT that many windows:
-_WINDOWS = 3  # one is under way, more is asked for when half are gone, and that takes a moment
 _OVERFLOW = 4
-_SHORTEST_PAUSE_S = 1.0
+_MOST_ASKED = 256
 
 
 Report = Callable[[Delivery, list[Outcome], "Lane"], None]
@@ -65,13 +63,17 @@ class Lane:
         self.house = house
         self.ready: AnyReady[Delivery] = ready_for(house.weights)
         self.senders: set[Sender] = set()
-        self.idle: list[Sender] = []
+        self.idle: dict[Sender, None] = {}  # the one that was busy last comes last
         self.in_hand = 0
         self.low = -1  # with so many in hand the popper wants to know, too
         self.connecting = 0
         self.live = 0
+        self.proved = 0  # of those: the host has answered a mail on them
         self.leaving = 0
-        self.staffed_at = 0.0
+        self.epoch = 0  # failures that were counted
+        self.behind = 0  # senders whose connection is from before the last of them
+        self.demand = 0
+        self.is_held = False
         self.health = Health(
             self.name,
             terms.relay.name,
@@ -82,7 +84,7 @@ class Lane:
         self.delivered = self.failed = 0  # for people only: counted by whoever settles
         self.clear_until = 0.0
         self.is_warned = False
-        self.habits = Habits()
+        self.ways = Ways(self.name, terms)
         self.most_mails = sys.maxsize  # of one connection, as far as that was learnt
         # A burst ends when nothing is in hand: nobody is kept waiting for it to be sure.
         self.refusals: Refusals[Refused] = Refusals(hold_s=1.0 if settings.burst else HOLD_S)
@@ -91,8 +93,7 @@ class Lane:
         self.brake: Brake | None = None
         self.begun, self.busy_since = 0, 0.0
         self.pulse = Pulse(time.monotonic())
-        self._depth = DEPTH
-        self._learnt = Learnt()
+        self._has_asked = False
 
     # ---- questions
 
@@ -115,7 +116,7 @@ class Lane:
         """Return whether deliveries may be given to this lane at `now`."""
         if self.limits is not None and not self.limits.is_open(now):
             return False
-        return self.live > 0 or not self.backoff.is_closed(now)
+        return not self.health.backoff.is_closed(now)
 
     def opens_at(self, now: float) -> float:
         """Return the time from which this lane is open."""
@@ -131,7 +132,7 @@ class Lane:
 
     def room_for(self, name: str, share: float, now: float) -> int:
         """Return how many of a list whose part is `share` may come, however many others have."""
-        if not self.is_open(now) or self._is_probing():
+        if not self.is_open(now) or self.health.is_probing:
             return 0
         on_the_wire = self._under_way() - len(self.ready)
         due = places(wanted=self._wanted(), on_the_wire=on_the_wire, share=share)
@@ -143,7 +144,7 @@ class Lane:
 
     def has_place(self, now: float) -> bool:
         """Return whether one more delivery may wait here; some more than `room()` says."""
-        most = 1 if self._is_probing() else self._wanted() * _OVERFLOW
+        most = 1 if self.health.is_probing else self._wanted() * _OVERFLOW
         return self.is_open(now) and self._under_way() < most
 
     def has_place_for(self, name: str, now: float) -> bool:
@@ -157,32 +158,19 @@ class Lane:
         Those from before the last failure don't count while the host is not well: they may wait for
         an answer that never comes, and stand in no probe's way.
         """
-        if len(self.senders) < self.health.window.size:
-            return False
-        if self.is_well:
-            return True
-        later = sum(sender.began >= self.health.last_failure_at for sender in self.senders)
-        return later >= self.health.window.size
-
-    def pipeline(self, now: float) -> Pipeline:
-        """Return how far commands may be sent ahead of replies: as set, or as learnt down."""
-        return self._learnt.pipeline(now, self.terms.relay.pipeline)
-
-    def chunking(self, now: float) -> Proof:
-        """Return whether the next connection may use BDAT: as set, proved, or learnt down."""
-        return self._learnt.chunking(now, self.terms.relay.chunking)
+        health = self.health
+        return len(self.senders) - (self.behind if health.strikes else 0) >= health.window.size
 
     def _under_way(self) -> int:
         # What waits to know whose refusal it has is in nobody's way: the next one may decide it.
         return self.in_hand - self.refusals.held
 
-    def _is_probing(self) -> bool:
-        return not self.is_well and self.live == 0
-
     def _wanted(self) -> int:
-        if self._is_probing():
+        health = self.health
+        if health.is_probing:
             return 1
-        wanted = self._depth * max(1, min(self.health.window.size, self.house.share))
+        connections = min(health.window.size, self.house.share)
+        wanted = self.ways.deliveries_for(connections, is_proved=health.is_proved)
         return (
             wanted if self.limits is None and self.brake is None else self._wanted_at_most(wanted)
         )
@@ -190,8 +178,13 @@ class Lane:
     def _wanted_at_most(self, wanted: int) -> int:
         now = time.monotonic()
         if self.limits is not None:
-            wanted = min(wanted, self.limits.most_in_hand(now, self._depth))
+            wanted = min(wanted, self.limits.most_in_hand(now, self.ways.depth))
         return wanted if self.brake is None else min(wanted, self.brake.most_in_hand(now))
+
+    def wants_more(self) -> bool:
+        """Return whether so much is gone that asking for more is worth it."""
+        wanted = self._wanted()
+        return wanted - self._under_way() >= min(_MOST_ASKED, (wanted + 1) // 2)
 
     # ---- how fast
 
@@ -255,7 +248,7 @@ class Lane:
         self.in_hand += 1
         if self.in_hand == 1:
             self.busy_since = time.monotonic()
-            self.house.share_anew()
+            self.house.note_busy(1)
         self.house.bytes_in_hand += delivery.slot.weight
         if self.house.bytes_of is not None:
             self.house.bytes_of[delivery.queue.name] += delivery.slot.weight
@@ -268,6 +261,10 @@ class Lane:
 
     def give_back(self, delivery: Delivery, *, in_front: bool = True) -> None:
         """Put a delivery back: it counts as never taken. Not in front: others are tried first."""
+        if self.is_held:
+            self._let_go(delivery)
+            self.house.stranded([delivery])
+            return
         if in_front:
             self.ready.appendleft(delivery)
         else:
@@ -280,7 +277,7 @@ class Lane:
             outcomes = delivery.rejoin(outcomes)
         self._let_go(delivery)
         self.house.report(delivery, outcomes, self)
-        if self.in_hand <= self.low or self.in_hand * 2 <= self._wanted():
+        if self.house.is_full and (self.in_hand <= self.low or self.wants_more()):
             self.house.want_more()
 
     def go_on(self, delivery: Delivery, outcomes: list[Outcome], surplus: list[int]) -> None:
@@ -299,9 +296,17 @@ class Lane:
         self._let_go(delivery)
         self.house.split(delivery, most)
 
-    def empty(self) -> list[Delivery]:
-        """Return all ready deliveries and keep none."""
+    def hold(self, *, on: bool) -> list[Delivery]:
+        """Send nothing that is not begun, until told otherwise; return what has to leave."""
+        self.is_held = on
+        return self.empty() if on else []
+
+    def empty(self, *, but: int = 0) -> list[Delivery]:
+        """Return all ready deliveries `but` so many, which are kept."""
+        kept = [self.ready.popleft() for _ in range(min(but, len(self.ready)))]
         taken = self.ready.drain()
+        for delivery in reversed(kept):
+            self.ready.appendleft(delivery)
         for delivery in taken:
             self._let_go(delivery)
         return taken
@@ -309,7 +314,7 @@ class Lane:
     def _let_go(self, delivery: Delivery) -> None:
         self.in_hand -= 1
         if self.in_hand == 0:
-            self.house.share_anew()
+            self.house.note_busy(-1)
         self.house.bytes_in_hand -= delivery.slot.weight
         if self.house.bytes_of is not None:
             self.house.bytes_of[delivery.queue.name] -= delivery.slot.weight
@@ -317,9 +322,24 @@ class Lane:
     # ---- the host's health
 
     def succeed(self) -> None:
-        """A message went through, whatever became of it: the host is well."""
-        if self.health.succeed():
-            self.house.staff(self)
+        """A message was answered, whatever became of it: the host is well."""
+        now = time.monotonic()
+        self.health.heard_at = now
+        if now >= self.health.calm_until:
+            self._recover(now)
+
+    def _recover(self, now: float) -> None:
+        health, is_used = self.health, self.has_window_full and len(self.ready) > self.connecting
+        may_have_more = health.recover(now, is_used=is_used, live=self.live)
+        if (ceiling := health.news()) is not None:
+            self.house.ceilings.keep(self, ceiling)
+        if not may_have_more:
+            return
+        if not self._has_asked and health.window.size > START:
+            self._has_asked = True
+            self.house.ceilings.recall(self)
+        self.house.staff(self)
+        self.house.want_more()
 
     def accept(self) -> None:
         """A MAIL was accepted: the host is well, and what it had refused it meant."""
@@ -342,7 +362,7 @@ class Lane:
             (delivery, outcomes), sender=sender, text=text, now=now
         )
         if ruling is Ruling.HOST:
-            self.fail(f"it refuses everybody: {text}", began=now)
+            self.fail(f"it refuses everybody: {text}", Trouble.VERDICT, began=now)
             for refused, _ in released:
                 self.give_back(refused, in_front=False)
             return True
@@ -358,73 +378,73 @@ class Lane:
         for delivery, outcomes in refused:
             self.done(delivery, outcomes)
 
-    def fail(self, text: str, *, began: float, at_least_s: float = 0.0) -> None:
-        """The host failed an attempt that began at `began`: close the lane for a while.
+    def fail(
+        self, text: str, trouble: Trouble = Trouble.LOSS, *, began: float, at_least_s: float = 0.0
+    ) -> None:
+        """The host failed an attempt that began at `began`; health says what that means.
 
-        `at_least_s`: what the host has asked for.
+        `at_least_s`: what the host has asked for. The connection that it was is not live any more.
         """
-        delay_s = self.health.fail(
+        health, now, strikes = self.health, time.monotonic(), self.health.strikes
+        delay_s = health.fail(
             text,
+            trouble,
             began=began,
-            now=time.monotonic(),
+            now=now,
+            proved=self.proved,
             chance=self.house.chance(),
             at_least_s=at_least_s,
         )
+        if health.strikes > strikes:
+            self.epoch += 1
+            self.behind = len(self.senders)
         if delay_s is None:
             return
-        for sender in self.idle:
-            sender.wake()  # theirs may be gone too, and would stand for the host when it is back
-        self.idle.clear()
         self.house.reopen_later(self, delay_s)
+        if health.backoff.is_closed(now):
+            self._rouse_all()
+        elif health.is_probing and len(self.ready) > 1 and not self.house.is_draining:
+            self.house.stranded(self.empty(but=1))  # not to wait for a probe that may take long
 
-    # ---- what is learnt of it
+    def _rouse_all(self) -> None:
+        """Make idle connections leave: they may be gone too, and would stand for the host later."""
+        for sender in tuple(self.idle):
+            self.idle_no_more(sender)
+            sender.wake()
 
-    def learn_down(self, text: str, now: float) -> bool:
-        """After a connection got out of step: pipeline less for a while.
+    # ---- its senders
 
-        Returns whether there was something to take back; then another connection is worth making.
-        """
-        less = self._learnt.pipeline_less(now, self.terms.relay.pipeline)
-        if less is None:
-            return False
-        log.warning("pipelining_less", host=self.name, now=less, why=text)
-        return True
+    def add(self, sender: "Sender") -> None:
+        """Note a sender that is about to connect."""
+        sender.epoch = self.epoch
+        self.senders.add(sender)
 
-    def learn_chunking(self, now: float, *, is_proved: bool, why: str = "") -> None:
-        """Note that the host can be sent chunks for the next hour, or that it can't."""
-        if is_proved:
-            self._learnt.chunking_proved(now)
-            self._depth = max(DEPTH, _WINDOWS * self.terms.relay.in_flight)
-            return
-        self._depth = DEPTH
-        if self._learnt.chunk_no_more(now):
-            log.warning("chunking_less", host=self.name, why=why or "the proof has failed")
+    def renew(self, sender: "Sender") -> None:
+        """Note that a sender connects again."""
+        self.behind -= sender.epoch < self.epoch
+        sender.epoch = self.epoch
+
+    def discard(self, sender: "Sender") -> None:
+        """Note that a sender has gone."""
+        self.renew(sender)
+        self.senders.discard(sender)
+        self.leaving = min(self.leaving, len(self.senders))
+
+    def idle_now(self, sender: "Sender") -> None:
+        """Note that a sender waits for work."""
+        self.idle[sender] = self.house.idle[sender] = None
+
+    def idle_no_more(self, sender: "Sender") -> None:
+        """Note that it does not."""
+        self.idle.pop(sender, None)
+        self.house.idle.pop(sender, None)
+
+    def prove(self) -> None:
+        """Note that the host has answered the first mail on a connection."""
+        self.proved += 1
+        self.health.prove(self.proved)
 
     def note_open(self, now: float) -> None:
         """A connection was made: look up what has been learnt, for some of it is forgotten."""
         self.live += 1
-        self.most_mails = min(self.habits.messages(now) or sys.maxsize, self.most_allowed)
-
-    def note_end(self, messages: int, *, began: float, is_said: bool = False) -> None:
-        """Note that the host ended a connection after `messages`, perhaps saying that for this."""
-        metrics.count("connections_used_up")
-        self._note_messages(messages, began=began, is_said=is_said)
-
-    def note_idle_end(self, pause_s: float, messages: int, *, began: float) -> None:
-        """Note that the host ended a connection that was idle for `pause_s`, after `messages`."""
-        metrics.count("connections_stale")
-        if pause_s < _SHORTEST_PAUSE_S:
-            self._note_messages(messages, began=began)
-        else:
-            self.habits.note_idle_end(time.monotonic(), pause_s)
-
-    def _note_messages(self, messages: int, *, began: float, is_said: bool = False) -> None:
-        now = time.monotonic()
-        if self.habits.note_end(now, messages, began=began, is_said=is_said):
-            log.info("messages_a_connection", host=self.name, learnt=messages)
-
-
-def by_need(lanes: Iterable[Lane]) -> list[Lane]:
-    """Return the lanes with work: those with fewest senders first, then the longest wait."""
-    needy = (lane for lane in lanes if lane.ready)
-    return sorted(needy, key=lambda lane: (len(lane.senders), lane.staffed_at))
+        self.most_mails = min(self.ways.habits.messages(now) or sys.maxsize, self.most_allowed)

@@ -1,8 +1,10 @@
 """The lanes together: one Pool of senders shared by need, one watchdog, one say in who gets more.
 
-`staff()` starts a sender where a lane has more work than senders and may have one more;
-`staff_all()` does so for every lane, whenever a sender has left. The watchdog looks at the
-deadline of every session a few times a second; nothing else in a message's way holds a timer.
+`staff()` starts a sender where a lane has more work than senders and may have one more. A lane that
+only the Pool keeps from it is needy: whenever a sender has left, the lanes that need a first one
+are served, then the others, each kind in turn. The watchdog looks a few times a second at the
+deadline of every session and at who wants how much; nothing else in a message's way holds a timer,
+and nothing that happens to one message looks at all lanes.
 """
 
 import random
@@ -15,10 +17,12 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from geomail.config import Settings
+from geomail.delivery.ceilings import CeilingsOf, Shelf
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.direct import Direct
-from geomail.delivery.lane import Lane, Progress, Report, by_need
+from geomail.delivery.lane import Lane, Progress, Report
 from geomail.delivery.limited import Limited
+from geomail.delivery.pace import fair_share
 from geomail.delivery.ranked import relay_route
 from geomail.delivery.route import Route
 from geomail.delivery.sender import Sender
@@ -27,6 +31,8 @@ from geomail.job.payload import MAX_BYTES
 from geomail.queue import Limiter
 
 _WATCH_S = 0.25
+_MAKING_PLACE_S = 1.0
+_GOODBYE_S = 0.5
 
 
 class Lanes:
@@ -41,12 +47,14 @@ class Lanes:
         stranded: Callable[[list[Delivery]], None],
         split: Callable[[Delivery, int], None],
         limiter: Limiter | None = None,
+        ceilings: Shelf | None = None,
     ) -> None:
         """Build the lanes.
 
         `report` gets what became of each delivery; `progress` who was delivered of one that goes
         on; `stranded` those that a lane can't keep; `split` one that has to become several, and how
-        many recipients each may have. `limiter`: by whom workers agree on limits.
+        many recipients each may have. `limiter`: by whom workers agree on limits; `ceilings`: where
+        what hosts take is kept; None: nowhere.
         """
         self.settings = settings
         self.report = report
@@ -63,8 +71,14 @@ class Lanes:
         self.share = settings.concurrency
         self._pool = Pool(settings.concurrency)
         self.news = Event()
-        self._is_full = False
-        self._is_making_place = False
+        self.is_full = False  # somebody waits for room
+        self.idle: dict[Sender, None] = {}  # the one that is idle longest comes first
+        self.goodbyes: dict[Sender, float] = {}  # who waits for an answer to QUIT, since when
+        self.ceilings = CeilingsOf(ceilings)
+        self._needy: tuple[dict[Lane, None], dict[Lane, None]] = ({}, {})  # of a first, of more
+        self._making_place_until = 0.0
+        self._staffed = 0  # lanes with a sender
+        self._busy, self._busy_when_shared = 0, 0  # lanes with work
         self.lanes: list[Lane] = []
         self.routes: dict[str, Route] = {}
         self.directs: dict[str, Direct] = {}
@@ -102,13 +116,13 @@ class Lanes:
                     lane = Lane(terms, self)
                 if lane not in self.lanes:
                     self.lanes.append(lane)
-                lane.terms = terms
-                lane.backoff.end()
+                lane.terms = lane.ways.terms = terms
+                lane.health.forgive()
                 lanes.append(lane)
             route = self.routes[relay.name] = relay_route(relay.name, lanes, relay.weights)
             self.limited.apply(route, relay.limits.general)
         self._relays = [route for route in self.routes.values() if route.is_whole]
-        self.share_anew()
+        self._share_anew()
         self.news.set()
 
     # ---- what the popper asks
@@ -163,7 +177,7 @@ class Lanes:
 
     def want_more(self) -> None:
         """Wake a popper that waits for room: a lane runs low."""
-        if self._is_full:
+        if self.is_full:
             self.news.set()
 
     def wait_for_room(self, timeout_s: float) -> bool:
@@ -171,9 +185,9 @@ class Lanes:
         if self.has_several_lists:
             for lane in self.lanes:
                 lane.mark_low()
-        self._is_full = True
+        self.is_full = True
         is_told = self.wait_for_news(timeout_s)
-        self._is_full = False
+        self.is_full = False
         return is_told
 
     def wait_for_news(self, timeout_s: float) -> bool:
@@ -202,11 +216,29 @@ class Lanes:
 
     # ---- who gets a sender
 
-    def share_anew(self) -> None:
-        """Set how many senders a lane may have: the Pool over the lanes with work."""
-        busy = sum(1 for lane in self.lanes if lane.in_hand)
-        size = self.settings.concurrency
-        self.share = max(1, size // busy if busy > 1 else size - self._reserve())
+    def note_busy(self, more: int) -> None:
+        """Note that so many lanes more have work."""
+        self._busy += more
+        if self._busy > 2 * self._busy_when_shared:
+            self._share_anew()
+
+    def _share_anew(self) -> None:
+        """Set how many senders a lane may have: what is left where others want less.
+
+        What a lane wanted a moment ago still counts by half: one that is done with all it had in
+        hand gets more in the next moment, and would find its places given away.
+        """
+        for lane in self.lanes:
+            if lane.in_hand or lane.demand:
+                lane.demand = max(min(lane.in_hand, lane.health.window.size), lane.demand // 2)
+        before = self.share
+        self.share = fair_share(
+            (lane.demand for lane in self.lanes if lane.demand), self.settings.concurrency
+        )
+        self._busy_when_shared = self._busy
+        if self.share > before:
+            for lane in [lane for lane in self.lanes if lane.ready]:
+                self.staff(lane)
 
     def staff(self, lane: Lane) -> None:
         """Wake or start senders for `lane` while it has work for more and may have more."""
@@ -220,70 +252,96 @@ class Lanes:
         """Wake idle senders of `lane`, `most` at most; return how many."""
         found = min(most, len(lane.idle))
         for _ in range(found):
-            lane.idle.pop().wake()
+            sender, _none = lane.idle.popitem()
+            del self.idle[sender]
+            sender.wake()
         return found
 
     def staff_up(self, lane: Lane) -> None:
         """Start senders for `lane` while it has work for more and may have more."""
         # Each connection under way will take one of the ready deliveries.
-        while len(lane.ready) > lane.connecting and self._may_have_one_more(lane):
+        while self._may_have_one_more(lane):
             sender = Sender(lane)
-            lane.senders.add(sender)
-            lane.staffed_at = time.monotonic()
+            self._staffed += not lane.senders
+            lane.add(sender)
             self._pool.start(sender)
             sender.rawlink(self._sender_left)  # behind the Pool's own link: it counts no more
 
     def _may_have_one_more(self, lane: Lane) -> bool:
-        senders = len(lane.senders)
-        if lane.has_window_full or lane.backoff.is_closed(time.monotonic()):
+        if not self._can_use_one_more(lane):
             return False
-        if senders >= self.share or not lane.may_connect():
+        senders = len(lane.senders)
+        if not lane.may_connect():
             return False
         if self._pool.free_count() > (self._reserve() if senders else 0):
             return True
+        self._needy[senders > 0][lane] = None
         self._make_place(for_first=senders == 0)
         return False
 
-    def staff_all(self) -> None:
-        """Start senders wherever one is due, the neediest lane first."""
-        for lane in by_need(self.lanes):
-            self.staff(lane)
+    def _can_use_one_more(self, lane: Lane) -> bool:
+        if len(lane.ready) <= lane.connecting or lane.has_window_full:
+            return False
+        return len(lane.senders) < self.share and lane.health.may_connect(time.monotonic())
+
+    def _staff_needy(self) -> None:
+        """Start senders where only the Pool was in the way, each lane once: it may be so again."""
+        for needy, kept in zip(self._needy, (0, self._reserve()), strict=True):
+            for _ in range(len(needy)):
+                lane = next(iter(needy))
+                is_needy = self._can_use_one_more(lane)
+                if is_needy and self._pool.free_count() <= kept:
+                    self._make_place(for_first=needy is self._needy[0])
+                    break
+                del needy[lane]
+                if is_needy:
+                    self.staff(lane)
 
     def _sender_left(self, sender: Sender) -> None:
         lane = sender.lane
-        lane.senders.discard(sender)
-        lane.leaving = min(lane.leaving, len(lane.senders))
-        self._is_making_place = False
+        lane.discard(sender)
+        self._staffed -= not lane.senders
+        self._making_place_until = 0.0
         if self.is_draining:
             return
         if lane.limits is not None:
             lane.limits.note_end(time.monotonic())
         if lane.ready and not lane.is_open(time.monotonic()):
             self.stranded(lane.empty())
-        self.staff_all()
+        if lane.ready:
+            self._needy[len(lane.senders) > 0][lane] = None  # behind those that wait already
+        self._staff_needy()
         self.news.set()
 
     def _reserve(self) -> int:
-        return max(1, self.settings.concurrency // 10) if len(self.lanes) > 1 else 0
+        """Return how many places are kept for lanes that hold nothing."""
+        without = len(self.lanes) - self._staffed
+        if without <= 0 and not self.directs:
+            return 0
+        tenth = max(1, self.settings.concurrency // 10)
+        return tenth if self.directs else min(tenth, without)
 
     def _make_place(self, *, for_first: bool) -> None:
         """Ask one sender to leave: the longest idle, else one of the lane furthest above its share.
 
-        One at a time: the next is asked when it has left. `for_first`: the lane that needs it has
-        none at all, and with more lanes than connections they have to take turns.
+        One at a time: the next is asked when it has left, or takes too long. `for_first`: the lane
+        that needs it has none at all, and with more lanes than connections they have to take turns.
         """
-        if self._is_making_place:
+        now = time.monotonic()
+        if now < self._making_place_until:
             return
-        needy = 0 if for_first else self.share
-        idle = [sender for lane in self.lanes for sender in lane.idle]
-        richest = max(self.lanes, key=lambda lane: len(lane.senders))
-        if idle:
-            min(idle, key=lambda sender: sender.idle_since).dismiss()
-        elif len(richest.senders) > min(self.share, needy) and not richest.leaving:
-            richest.leaving += 1
+        # Looked for in vain, it is not looked for again at once: there may be many lanes.
+        self._making_place_until = now + _WATCH_S
+        if self.idle:
+            next(iter(self.idle)).dismiss()
         else:
-            return
-        self._is_making_place = True
+            candidates = (lane for lane in self.lanes if not lane.leaving)
+            richest = max(candidates, key=lambda lane: len(lane.senders), default=None)
+            least = 0 if for_first else self.share
+            if richest is None or len(richest.senders) <= min(self.share, least):
+                return
+            richest.leaving += 1
+        self._making_place_until = now + _MAKING_PLACE_S
 
     # ---- time
 
@@ -292,10 +350,13 @@ class Lanes:
         return random.random()  # noqa: S311 - jitter is no secret
 
     def reopen_later(self, lane: Lane, delay_s: float) -> None:
-        """Look at `lane` again when its back-off ends."""
+        """Look at `lane` again when its back-off, or its pause, ends."""
         gevent.spawn_later(delay_s + 0.001, self._reopen, lane)
 
     def _reopen(self, lane: Lane) -> None:
+        early_s = lane.health.connects_from - time.monotonic()
+        if early_s > 0.0:  # timers are counted from when the hub was last awake
+            self.reopen_later(lane, early_s)
         self.staff(lane)
         self.news.set()
 
@@ -305,12 +366,22 @@ class Lanes:
             now = time.monotonic()
             for direct in self.directs.values():
                 direct.tidy(now)
+            self._share_anew()
+            self._staff_needy()
+            self._part(now)
             for lane in self.lanes:
                 lane.pulse.note(now, lane.begun)
                 for sender in tuple(lane.senders):
                     sender.check_deadline(now)
                 if refused := lane.refusals.overdue(now):
                     gevent.spawn(lane.bury, refused)  # a fault in there is not the watchdog's
+
+    def _part(self, now: float) -> None:
+        """Wait no more for answers to QUIT where the place is needed."""
+        is_full = any(self._needy)
+        for sender, since in tuple(self.goodbyes.items()):
+            if now > since + _GOODBYE_S and (is_full or sender.lane.ready):
+                sender.part()
 
     # ---- the end
 

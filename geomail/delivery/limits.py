@@ -338,8 +338,7 @@ class RouteLimits:
         due = self._tokens.due(now)
         for lane in self.lanes:
             awake = min(due, len(lane.ready), len(lane.idle))
-            for _ in range(awake):
-                lane.idle.pop().wake()
+            self._house.wake(lane, awake)
             due -= awake
             if due and len(lane.ready) > awake:
                 self._house.staff_up(lane)

@@ -7,6 +7,7 @@ answered for each: what becomes of the message (its fate), and whose trouble it 
     2yz to the content                                   DELIVERED   nobody
     5yz to MAIL, RCPT, DATA or the content               NEVER       message
     530, 534, 535 to them: our login is wrong            AGAIN       host
+    the same to RCPT, another recipient being accepted   LATER       message
     4yz to them, a 421 to the content included           LATER       message (421: both)
     anything before MAIL was answered                    AGAIN       host
     BDAT not understood                                  AGAIN       host
@@ -16,7 +17,7 @@ answered for each: what becomes of the message (its fate), and whose trouble it 
     that has delivered before: it is used up             AGAIN       connection
     last byte taken by the kernel, no final reply        UNKNOWN     both (used up: connection)
 
-A message that is AGAIN a third time in one lane is made LATER by its sender: where others get
+A message that is AGAIN a fourth time in one lane is made LATER by its sender: where others get
 through, the host is not at fault.
 
 A refusal that was read before the connection went stands: of MAIL for all, of RCPT for that
@@ -93,8 +94,9 @@ def judge(transaction: Transaction) -> list[Outcome]:
     reply, phase = final, Awaited.CONTENT
     if reply is None and transaction.data is not None and not transaction.data.is_intermediate:
         reply, phase = transaction.data, Awaited.DATA
+    is_login_good = any(rcpt.is_positive for rcpt in transaction.rcpt)
     return [
-        _by_reply(rcpt, Awaited.RCPT)
+        _by_reply(rcpt, Awaited.RCPT, is_login_good=is_login_good)
         if reply is None or not rcpt.is_positive
         else _by_reply(reply, phase)
         for rcpt in transaction.rcpt
@@ -174,9 +176,11 @@ def refused_here(reply: Reply, phase: str = "compose") -> Outcome:
     return Outcome(Fate.NEVER, Blame.MESSAGE, phase, str(reply), reply.code)
 
 
-def _by_reply(reply: Reply, phase: Awaited) -> Outcome:
+def _by_reply(reply: Reply, phase: Awaited, *, is_login_good: bool = False) -> Outcome:
     if reply.is_positive:
         return Outcome(Fate.DELIVERED, Blame.NOBODY, phase.value, str(reply), reply.code)
+    if reply.code in _LOGIN and is_login_good:
+        return Outcome(Fate.LATER, Blame.MESSAGE, phase.value, str(reply), reply.code)
     if reply.code in _LOGIN:
         return Outcome(Fate.AGAIN, Blame.HOST, phase.value, str(reply), reply.code)
     fate = Fate.LATER if reply.is_transient else Fate.NEVER

@@ -2,17 +2,21 @@
 
 Backoff   how long to leave a host alone after a failure: 1, 2, 4, 8 … seconds, capped, each with
           jitter so that many workers don't come back in one instant
-Window    how many connections a host gets at the moment: all it may have while it is well, one
-          as a probe after a failure, then twice as many with every success
 Habits    after how long a pause, and after how many messages, a host ends a connection: learnt
           from where it did, kept for an hour, so that we leave first
+fair_share   how many places each may have of those that all want, where nobody wants in vain
+deliveries_for   how many deliveries so many connections keep in hand
 retry_delay_s, is_too_old   when a message that was refused for now is tried again, and when never
 """
 
+from collections.abc import Iterable
+
 JITTER = 0.25
+DEPTH = 8  # deliveries a connection, where there are few
 LEARNT_S = 3600.0
 _SHORTEST_PAUSE_S = 1.0
 _A_LITTLE_BELOW = 0.9
+_READY, _READY_OF = 600, 16  # ready for the next: a take's time, and a part of all
 
 
 class Backoff:
@@ -58,27 +62,6 @@ class Backoff:
     def is_closed(self, now: float) -> bool:
         """Return whether the host is to be left alone at `now`."""
         return now < self.until
-
-
-class Window:
-    """How many connections one host may have: `most`, or less while it recovers."""
-
-    __slots__ = ("most", "size")
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.size = most
-
-    def shrink(self) -> None:
-        """After a failure of the host: one connection, the probe."""
-        self.size = 1
-
-    def grow(self) -> bool:
-        """After a message went through: twice as many, up to `most`. Return whether it grew."""
-        if self.size >= self.most:
-            return False
-        self.size = min(self.size * 2, self.most)
-        return True
 
 
 class Habits:
@@ -139,6 +122,31 @@ class Habits:
     def messages(self, now: float) -> int:
         """Return after how many messages to leave a connection; 0 where nothing is known."""
         return self._messages if now < self._messages_until else 0
+
+
+def fair_share(wants: Iterable[int], places: int) -> int:
+    """Return the most that one may have of `places`: who wants less leaves the rest to the others.
+
+    At least 1; `places` where there are enough for all.
+    """
+    ordered = sorted(wants)
+    left = places
+    for at, want in enumerate(ordered):
+        share = left // (len(ordered) - at)
+        if want > share:
+            return max(1, share)
+        left -= want
+    return max(1, places)
+
+
+def deliveries_for(connections: int, *, depth: int = DEPTH, on_wire: int = 2) -> int:
+    """Return how many deliveries keep so many connections busy.
+
+    `on_wire` each are being sent, and some more are ready, for as long as it takes to get others:
+    `depth` a connection in all where there are few, hardly more than `on_wire` for thousands.
+    """
+    ready = min((depth - on_wire) * connections, _READY + connections // _READY_OF)
+    return on_wire * connections + ready
 
 
 def retry_delay_s(

@@ -18,6 +18,7 @@ from collections import deque
 from geomail import log, metrics
 from geomail.delivery import wording
 from geomail.delivery.delivery import Delivery
+from geomail.delivery.health import Trouble
 from geomail.delivery.lane import Lane
 from geomail.delivery.outcome import (
     Blame,
@@ -34,7 +35,8 @@ from geomail.smtp.client import Client
 from geomail.smtp.events import Awaited, Cause, Lost, Transaction
 from geomail.smtp.reply import Reply
 
-_RETURNS_LIMIT = 2
+_RETURNS_LIMIT = 3
+_BELIEVED_AT_ONCE = 10
 # At MAIL these are about its parameters, whoever else gets through: SIZE, and one not known.
 _OF_THIS_MAIL = frozenset({552, 555})
 
@@ -62,16 +64,18 @@ class Reckoning:
             self._lane.accept()  # the steady state
             self._lane.done(delivery, judge(transaction))
         elif client.delivered and is_connection_full(transaction):
-            self._full(client, delivery)
+            self._full(client, delivery, str(transaction.mail))
         else:
             self._weigh(delivery, transaction)
 
-    def _full(self, client: Client, delivery: Delivery) -> None:
+    def _full(self, client: Client, delivery: Delivery, text: str) -> None:
         """Leave a connection that carries no more mails: message and host are well."""
         self._lane.succeed()
         if not self.is_over:
             messages = client.begun - len(client.unfinished) - 1
-            self._lane.note_end(messages, began=time.monotonic(), is_said=True)
+            # The code alone may be meant otherwise: a small number, which costs, is to come again.
+            is_said = messages >= _BELIEVED_AT_ONCE or wording.is_full(text)
+            self._lane.ways.note_end(messages, began=time.monotonic(), is_said=is_said)
         self.is_over = True
         self._lane.give_back(delivery)
 
@@ -80,9 +84,9 @@ class Reckoning:
     ) -> None:
         lane, mail, outcomes = self._lane, transaction.mail, judge(transaction)
         self._slow_down(outcomes)
-        blamed = [outcome for outcome in outcomes if outcome.blame is Blame.HOST]
-        if blamed:
-            self._login_is_wrong(delivery, outcomes, blamed[0])
+        blamed = next((outcome for outcome in outcomes if outcome.blame is Blame.HOST), None)
+        if blamed is not None:
+            self._login_is_wrong(delivery, outcomes, blamed, mail)
         elif mail is not None and mail.is_permanent and mail.code not in _OF_THIS_MAIL:
             sender = transaction.letter.mail_from
             is_over = lane.refuse(delivery, outcomes, sender=sender, is_lost=is_lost)
@@ -111,20 +115,29 @@ class Reckoning:
         else:
             self._lane.done(delivery, outcomes)
 
-    def _login_is_wrong(self, delivery: Delivery, outcomes: list[Outcome], blamed: Outcome) -> None:
+    def _login_is_wrong(
+        self, delivery: Delivery, outcomes: list[Outcome], blamed: Outcome, mail: Reply | None
+    ) -> None:
+        # At MAIL it is anybody's. Behind that it may be about where this one goes to.
+        is_anybodys = mail is None or not mail.is_positive
         why = f"the login is not good enough: {blamed.phase}: {blamed.text}"
-        self._lane.fail(why, began=time.monotonic())
+        trouble = Trouble.VERDICT if is_anybodys else Trouble.LOSS
+        self._lane.fail(why, trouble, began=time.monotonic())
         self.is_over = True
-        if all(outcome.fate is Fate.AGAIN for outcome in outcomes):
-            self._lane.give_back(delivery, in_front=False)
-        else:
+        delivery.returned += not is_anybodys
+        if any(outcome.fate is not Fate.AGAIN for outcome in outcomes):
             self._lane.done(delivery, outcomes)
+        elif delivery.returned > _RETURNS_LIMIT:
+            self._lane.done(delivery, [_counted(blamed)] * len(outcomes))
+        else:
+            self._lane.give_back(delivery, in_front=False)
 
     def _obey(self, mail: Reply | None) -> None:
         """Leave the host alone for as long as it has asked for in answer to MAIL."""
         asked_s = _asked_s(mail)
         if asked_s > 0.0:
-            self._lane.fail(f"MAIL: {mail}", began=time.monotonic(), at_least_s=asked_s)
+            now = time.monotonic()
+            self._lane.fail(f"MAIL: {mail}", Trouble.VERDICT, began=now, at_least_s=asked_s)
             self.is_over = True
 
     # ---- the connection is lost
@@ -150,9 +163,9 @@ class Reckoning:
             else:
                 is_said = lost.reply is not None and wording.is_full(lost.text)
                 messages = client.begun - len(unfinished)
-                lane.note_end(messages, began=began, is_said=is_said)
+                lane.ways.note_end(messages, began=began, is_said=is_said)
             return True
-        lane.fail(str(lost), began=now, at_least_s=asked_s)
+        lane.fail(str(lost), _trouble(client, lost, asked_s), began=began, at_least_s=asked_s)
         return False
 
     def _learns_less(self, client: Client, lost: Lost, now: float) -> bool:
@@ -160,10 +173,10 @@ class Reckoning:
         is_out_of_step = lost.cause is Cause.OUT_OF_STEP and client.begun > 0
         is_cut = lost.cause is Cause.CLOSED and lost.phase is Awaited.BDAT and not client.delivered
         if client.chunks and (is_out_of_step or is_cut):
-            self._lane.learn_chunking(now, is_proved=False, why=str(lost))
+            self._lane.ways.learn_chunking(now, is_proved=False, why=str(lost))
             return True
         if is_out_of_step and client.pipelining:
-            return self._lane.learn_down(str(lost), now)
+            return self._lane.ways.pipeline_less(str(lost), now)
         return False
 
     def _lost_one(
@@ -218,7 +231,8 @@ class Reckoning:
                 self._postpone(owner, Fate.UNKNOWN if is_sent else Fate.LATER, error)
         if taken is not None:
             self._postpone(taken, Fate.LATER, error)
-        self._lane.fail(f"internal error: {error!r}", began=time.monotonic())
+        why = f"internal error: {error!r}"
+        self._lane.fail(why, Trouble.VERDICT, began=time.monotonic())
 
     def _postpone(self, delivery: Delivery, fate: Fate, error: Exception) -> None:
         outcome = Outcome(fate, Blame.BOTH, "internal", f"internal error: {error!r}")
@@ -233,6 +247,19 @@ class Reckoning:
         """Give back what was to go on here: whoever comes next sends it to those that are left."""
         while self.onward:
             self._lane.give_back(self.onward.pop())
+
+
+def _trouble(client: Client, lost: Lost, asked_s: float) -> Trouble:
+    """Return what kind of failure it is that a connection was lost which was up.
+
+    Some hosts count connections at MAIL, and send away who is too many there.
+    """
+    if asked_s > 0.0:
+        return Trouble.VERDICT
+    is_sent_away = (
+        lost.cause is Cause.REFUSED and lost.phase is Awaited.MAIL and not client.delivered
+    )
+    return Trouble.REFUSAL if is_sent_away else Trouble.LOSS
 
 
 def _asked_s(reply: Reply | None) -> float:

@@ -93,7 +93,7 @@ class Route:
     def hold(self, *, on: bool) -> list[Delivery]:
         """Take no deliveries until told otherwise; return those that have to leave their lanes."""
         self.is_held = on
-        return [delivery for lane in self.lanes for delivery in lane.empty()] if on else []
+        return [delivery for lane in self.lanes for delivery in lane.hold(on=on)]
 
     def last_error(self) -> str | None:
         """Return what the hosts of this route said last when they failed."""

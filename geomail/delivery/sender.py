@@ -24,6 +24,7 @@ from gevent.event import Event
 from geomail import log
 from geomail.delivery import wording
 from geomail.delivery.delivery import Delivery
+from geomail.delivery.health import Trouble
 from geomail.delivery.lane import Lane
 from geomail.delivery.outcome import Blame, Fate, Outcome, refused_here
 from geomail.delivery.reckoning import Reckoning
@@ -44,6 +45,8 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         super().__init__()
         self.lane = lane
         self.is_live = False
+        self.is_proved = False
+        self.epoch = 0
         self._is_connecting = False
         self._note_connecting(True)
         self.idle_since = 0.0
@@ -67,9 +70,13 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
     def dismiss(self) -> None:
         """Leave now if idle, else after the message in hand."""
         self._is_dismissed = True
-        if self in self.lane.idle:
-            self.lane.idle.remove(self)
+        self.lane.idle_no_more(self)
         self._wake.set()
+
+    def part(self) -> None:
+        """Wait no more for the answer to QUIT."""
+        if self._session is not None:
+            self._session.expire()
 
     def check_deadline(self, now: float) -> None:
         """End a wait whose deadline has passed."""
@@ -102,7 +109,9 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
 
     def _is_shut_out(self) -> bool:
         now, limits = time.monotonic(), self.lane.limits
-        return self.lane.backoff.is_closed(now) or (limits is not None and not limits.is_open(now))
+        return not self.lane.health.may_connect(now) or (
+            limits is not None and not limits.is_open(now)
+        )
 
     def _has_to_ask(self) -> bool:
         """Return whether another connection needs a lease of its own: this one's has to rest."""
@@ -112,9 +121,13 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         lane = self.lane
         now = self.began = time.monotonic()
         self._note_connecting(True)
+        lane.renew(self)
         in_clear = now < lane.clear_until
         session = self._session = Session(
-            lane.terms, in_clear=in_clear, pipeline=lane.pipeline(now), chunking=lane.chunking(now)
+            lane.terms,
+            in_clear=in_clear,
+            pipeline=lane.ways.pipeline(now),
+            chunking=lane.ways.chunking(now),
         )
         lost = session.open()
         self._note_connecting(False)
@@ -125,14 +138,15 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         if self._learns_to_open(lost, in_clear=in_clear):
             return self._connect()
         asked_s = wording.asked_wait_s(lost.text) if lost.reply is not None else None
-        lane.fail(str(lost), began=now, at_least_s=asked_s or 0.0)
+        trouble = Trouble.VERDICT if lost.cause is Cause.LOGIN else Trouble.REFUSAL
+        lane.fail(str(lost), trouble, began=now, at_least_s=asked_s or 0.0)
         return None
 
     def _learns_to_open(self, lost: Lost, *, in_clear: bool) -> bool:
         """Take back what this host can't do; return whether another connection may go better."""
         lane = self.lane
         if lost.phase is Awaited.PROOF:
-            lane.learn_chunking(self.began, is_proved=False, why=str(lost))
+            lane.ways.learn_chunking(self.began, is_proved=False, why=str(lost))
             return True
         if lost.cause is not Cause.TLS or not lane.terms.may_fall_back or in_clear:
             return False
@@ -148,7 +162,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         self._has_ended = self._was_idle = False
         self._note_tls(session)
         if client.proved is not None:
-            lane.learn_chunking(now, is_proved=client.proved)
+            lane.ways.learn_chunking(now, is_proved=client.proved)
 
     # ---- messages over one connection
 
@@ -210,8 +224,12 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
     def _finished(self, session: Session, transaction: Transaction) -> None:
         self._was_idle = False
         self._reckoning.finished(session.client, transaction)
+        if not self.is_proved:
+            self.is_proved = True
+            self.lane.prove()
 
     def _lost(self, session: Session, lost: Lost) -> bool:
+        self._note_gone()
         is_worth_another = self._reckoning.lost(
             session.client, lost, began=self.began, is_reused=self._was_idle
         )
@@ -269,16 +287,15 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         lane = self.lane
         self._wake.clear()
         began = self.idle_since = time.monotonic()
-        lane.idle.append(self)
+        lane.idle_now(self)
         session.watch_idle(self._on_stir)
-        is_woken = self._wake.wait(lane.habits.idle_s(began, self._house.settings.idle_s))
+        is_woken = self._wake.wait(lane.ways.habits.idle_s(began, self._house.settings.idle_s))
         session.unwatch_idle()
-        if self in lane.idle:
-            lane.idle.remove(self)
+        lane.idle_no_more(self)
         if is_woken and (self._has_ended or session.is_stale()):
             # The server has closed it meanwhile: reconnect, and blame nobody.
             pause_s = time.monotonic() - began
-            lane.note_idle_end(pause_s, session.client.begun, began=self.began)
+            lane.ways.note_idle_end(pause_s, session.client.begun, began=self.began)
             self._hang_up()
             return False
         self._was_idle = True
@@ -346,14 +363,21 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         session, self._session = self._session, None
         if session is None:
             return
-        if self.is_live:
-            self.is_live = False
-            self.lane.live -= 1
+        self._note_gone()
         if politely:
             self._session = session  # the watchdog still looks after it
-            session.close()
+            self._house.goodbyes[self] = time.monotonic()
+            try:
+                session.close()
+            finally:
+                del self._house.goodbyes[self]
             self._session = None
         session.abandon()
+
+    def _note_gone(self) -> None:
+        self.lane.live -= self.is_live
+        self.lane.proved -= self.is_proved
+        self.is_live = self.is_proved = False
 
     def _note_connecting(self, is_connecting: bool) -> None:
         self.lane.connecting += is_connecting - self._is_connecting

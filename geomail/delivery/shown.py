@@ -114,6 +114,7 @@ def shown(route: "Route", lane: "Lane", now: float) -> LaneShown:
         round(opens_in_s, 1) if opens_in_s > 0.0 else None,
         lane.live,
         lane.health.window.size,
+        lane.health.window.ceiling,
         ready=len(lane.ready),
         in_hand=lane.in_hand,
         rate=lane.rate(now),
@@ -141,7 +142,7 @@ def _state(route: "Route", lane: "Lane", now: float) -> State:
         return "held"
     if not lane.is_open(now):
         return "closed" if lane.backoff.is_closed(now) else "waiting"
-    if not lane.is_well and lane.live == 0:
+    if lane.health.is_probing:
         return "probing"
     return "open" if lane.has_place(now) else "full"
 
@@ -165,8 +166,11 @@ def _binding(lane: "Lane", now: float) -> Binding | None:
     if lane.brake is not None:
         return "host"
     most = min(house.share, house.settings.concurrency)
+    window = lane.health.window
+    if lane.has_window_full and window.size < most:
+        return "window" if window.ceiling is None or window.size < window.ceiling else "ceiling"
     if lane.has_window_full:
-        return "window" if lane.health.window.size < most else "concurrency"
+        return "concurrency"
     return "concurrency" if len(lane.senders) >= most else None
 
 

@@ -5,6 +5,7 @@ in and out. The contract with Redis, key by key, is in the heads of the scripts 
 one verb each.
 """
 
+from geomail.queue.ceilings import Ceilings
 from geomail.queue.limits import Limiter
 from geomail.queue.link import Connection, Link
 from geomail.queue.queue import Queue
@@ -31,6 +32,7 @@ from geomail.queue.records import (
 __all__ = [
     "FRESH",
     "Batch",
+    "Ceilings",
     "Connection",
     "Counts",
     "Dead",

@@ -54,6 +54,11 @@ class Keys:
         return f"{self._prefix}:{suffix}".encode()
 
 
+def ceiling_key(relay: str) -> bytes:
+    """The hash of what hosts of a relay take; no list has it, for all lists share the hosts."""
+    return f"{{geomail:{relay}}}:ceiling".encode()
+
+
 def _tag_of(key: str) -> str:
     """Return the part of a key that Redis Cluster hashes."""
     found = re.match(r"[^{]*\{([^}]+)\}", key)

@@ -23,7 +23,7 @@ from geomail.delivery import shown
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.lanes import Lanes
 from geomail.errors import GeomailError, RedisUnusable
-from geomail.queue import Counts, Limiter, Link, Queue, Slot, journal
+from geomail.queue import Ceilings, Counts, Limiter, Link, Queue, Slot, journal
 from geomail.worker import files, heap
 from geomail.worker.admission import Admission
 from geomail.worker.clock import RedisClock
@@ -87,6 +87,7 @@ class Worker:
             stranded=self._on_stranded,
             split=self._on_too_many,
             limiter=Limiter(link, folder=Path(settings.data, "holders"), lease_s=settings.lease_s),
+            ceilings=Ceilings(link),
         )
         self.admission = Admission(
             settings, lanes=self.lanes, settler=self.settler, clock=self._clock

@@ -21,7 +21,7 @@ from cutting_host import Cut, CuttingHost
 from house import House, MakeHouse, until
 
 from geomail.delivery.outcome import Fate
-from geomail.delivery.pace import Window
+from geomail.delivery.window import Window
 from geomail.smtp.policy import Policy
 
 pytest_plugins = ("delivery_fixtures",)

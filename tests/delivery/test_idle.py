@@ -40,7 +40,7 @@ def test_a_connection_that_is_closed_while_idle_is_given_up_at_once(
         house.put(0, "bo@x.org")
         until(lambda: bool(closed))
         until(lambda: not house.lane.senders, within_s=5)
-        assert house.lane.idle == []
+        assert not house.lane.idle
         assert house.lane.live == 0
         assert house.lane.is_well
         assert house.fates() == {Fate.DELIVERED: 1}
@@ -63,11 +63,11 @@ def test_an_idle_life_is_learnt_and_respected(make_house: MakeHouse) -> None:
         house.put(0, "bo@x.org")
         until(lambda: ends == [b"timeout"])
         until(lambda: not house.lane.senders)
-        assert 1.0 < house.lane.habits.idle_s(time.monotonic(), 60.0) < 1.2
+        assert 1.0 < house.lane.ways.habits.idle_s(time.monotonic(), 60.0) < 1.2
         house.put(0, "bo@x.org")
         until(lambda: len(ends) == 2)
         assert ends[1] == b"QUIT"  # this time we were first
-        assert house.lane.habits.idle_s(time.monotonic() + LEARNT_S, 60.0) == 60.0
+        assert house.lane.ways.habits.idle_s(time.monotonic() + LEARNT_S, 60.0) == 60.0
 
 
 def test_a_mail_that_meets_the_hang_up_costs_nothing_but_a_reconnect(
@@ -137,8 +137,8 @@ def test_the_messages_of_a_connection_are_learnt_from_two(
         assert house.fates() == {Fate.DELIVERED: 15}
         assert talks == [3] * 5
         assert len(wasted) == 2  # then we were first
-        assert house.lane.habits.messages(time.monotonic()) == 3
-        assert house.lane.habits.messages(time.monotonic() + LEARNT_S) == 0
+        assert house.lane.ways.habits.messages(time.monotonic()) == 3
+        assert house.lane.ways.habits.messages(time.monotonic() + LEARNT_S) == 0
 
 
 def test_a_host_that_says_that_a_connection_is_full_is_believed(make_house: MakeHouse) -> None:
@@ -180,7 +180,7 @@ def test_what_two_connections_have_taught_holds_for_those_that_are_open(
         while mine[0] < 3:
             if is_first and mine[0] == 1:
                 until(lambda: len(turns) > 2 and turns[1][0] == turns[2][0] == 3)
-                until(lambda: house.lane.habits.messages(time.monotonic()) == 3)
+                until(lambda: house.lane.ways.habits.messages(time.monotonic()) == 3)
             peer.take_envelope()
             peer.hear(b"\r\n.\r\n")
             mine[0] += 1

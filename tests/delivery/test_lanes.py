@@ -96,9 +96,10 @@ def test_a_hanging_host_leaves_connections_for_another(make_house: MakeHouse, si
     with Sink() as hanging:
         house = make_house(url(hanging), url(sink), concurrency="10", final_s="30")
         house.put(0, *["never@x.org"] * 40)
-        until(lambda: hanging.connections >= 9)
+        until(lambda: hanging.connections == 2)
         house.put(1, *many(100))
         until(lambda: len(house.reports) == 100)
+        assert hanging.connections_ever == 2  # of ten: nothing has gone well there
         assert {host for _, _, host in house.reports} == {house.lanes.lanes[1].name}
 
 
@@ -208,12 +209,12 @@ def test_a_probing_lane_gets_one_delivery(make_house: MakeHouse, sink: Sink) -> 
         until(lambda: probing.backoff.failures == 1)
         until(lambda: probing.is_open(time.monotonic()))
         assert probing.room(time.monotonic()) == 1
-        for delivery in house.deliveries(many(20)):
+        for delivery in house.deliveries(many(15)):
             lane = route.choose(time.monotonic())
             assert lane is not None
             lane.put(delivery)
         assert probing.in_hand == 1
-        until(lambda: house.fates() == {Fate.DELIVERED: 19})
+        until(lambda: house.fates() == {Fate.DELIVERED: 14})
 
 
 def test_a_connection_that_says_quit_holds_up_nobody(make_house: MakeHouse) -> None:
@@ -281,6 +282,6 @@ def test_pipelining_is_learnt_down_when_replies_get_out_of_step(make_house: Make
         lane = house.lanes.lanes[0]
         house.put(0, *many(10))
         until(lambda: len(house.reports) == 10)
-        assert lane.pipeline(time.monotonic()) == "message"
+        assert lane.ways.pipeline(time.monotonic()) == "message"
         assert lane.is_well
         assert house.fates()[Fate.DELIVERED] >= 9  # the one in work may have been delivered

@@ -1,4 +1,4 @@
-"""Back-off doubles, stays below its cap and spreads; the window shrinks to a probe and recovers."""
+"""Back-off doubles, stays below its cap and spreads."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +8,6 @@ from geomail.delivery.pace import (
     LEARNT_S,
     Backoff,
     Habits,
-    Window,
     is_too_old,
     retry_delay_s,
 )
@@ -59,20 +58,6 @@ def test_success_forgets_all(failures: int, chance: float) -> None:
     assert not backoff.is_closed(50.0)
     assert backoff.failures == 0
     assert backoff.fail(50.0, MIDDLE) == 2.0
-
-
-@given(st.integers(1, 10_000), st.lists(st.booleans(), max_size=60))
-def test_the_window_is_never_empty_and_never_too_large(most: int, went_well: list[bool]) -> None:
-    window = Window(most)
-    assert window.size == most
-    for is_well in went_well:
-        before = window.size
-        if is_well:
-            window.grow()
-            assert window.size == min(before * 2, most)
-        else:
-            window.shrink()
-            assert window.size == 1
 
 
 @given(st.integers(1, 1000), seconds, seconds, chances)

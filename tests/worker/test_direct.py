@@ -14,6 +14,7 @@ from hired import Hired, Place, until
 
 from geomail import metrics
 from geomail.delivery import direct
+from geomail.delivery.health import Trouble
 from geomail.delivery.site import Site
 from geomail.delivery.sites import Found, Sites
 from geomail.sink import Sink
@@ -172,14 +173,14 @@ def test_a_probe_of_the_first_host_keeps_nobody_waiting(town: Town, place: Place
     route = relay.route_to(Site("x", (("a.example",), ("b.example",))), now)
     first, second = route.lanes
     assert route.choose(now) is first
-    first.fail("away", began=now)
+    first.fail("away", Trouble.VERDICT, began=now)
     assert route.choose(now) is second
     later = now + 3600
     assert route.choose(later) is first
     first.in_hand = 1  # the probe
     assert route.choose(later) is second
     assert route.room(later) == second.room(later)
-    first.backoff.succeed()
+    first.health.recover(later, is_used=False, live=0)
     first.in_hand = 1_000_000
     assert route.choose(later) is None
     assert route.room(later) == 0

@@ -46,7 +46,7 @@ def test_what_is_ready_after_a_sleep_longer_than_the_lease_is_delivered(
     with Sink(on_mail=lambda _, to, __: arrivals.update(to), delay_s=0.05) as slow:
         place.push(*mails(12))
         worker = place.worker(slow, concurrency=1, lease_s=1)
-        until(lambda: slow.count >= 1)
+        until(lambda: slow.count >= 1 and worker.lane.in_hand > 2)
         before = counted("lease_lost")
         beat = worker.queues[0].beat
 
@@ -66,7 +66,7 @@ def test_what_is_ready_while_redis_is_away_longer_than_the_lease(place: Place) -
     with Sink(delay_s=0.1) as slow:
         place.push(*mails(12))
         worker = place.worker(slow, concurrency=1)
-        until(lambda: slow.count >= 1)
+        until(lambda: slow.count >= 1 and worker.lane.in_hand > 2)
         before = counted("lease_lost")
         with place.frozen():
             until(lambda: counted("lease_lost") > before)
@@ -184,7 +184,7 @@ def test_a_take_that_is_answered_in_the_drain_is_released(
 
     monkeypatch.setattr(taker, "run", late)
     place.push(*mails(20))
-    until(lambda: place.counts().in_flight == 20)
+    until(lambda: place.counts().in_flight > 0)
     worker.tell()
     assert worker.wait() == 0
     assert sink.count == 0

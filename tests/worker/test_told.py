@@ -46,7 +46,7 @@ def raw_hosts(place: Place) -> dict[bytes, bytes]:
 def test_a_closed_host_is_told_with_reason_countdown_and_what_is_parked(place: Place) -> None:
     place.worker(NOWHERE, backoff_base_s=30, backoff_cap_s=30)
     place.push(*mails(7))
-    until(lambda: is_seen(place, "default", state="closed", parked=7), within_s=20)
+    until(lambda: is_seen(place, "default", state="closed", parked=4), within_s=20)
     host = host_of(place, "default")
     assert host is not None
     assert host.host == "127.0.0.1:1"

@@ -107,7 +107,7 @@ def test_one_that_was_away_gets_its_share_and_no_more(hosts: Hosts, place: Place
     away.fail("gone for a while", began=time.monotonic(), at_least_s=3600.0)
     place.push(*mails(400))
     until(lambda: hosts.took == [0, 400], within_s=WITHIN_S)
-    away.backoff.end()
+    away.health.forgive()
     place.push(*mails(400))
     until(lambda: sum(hosts.took) == 800, within_s=WITHIN_S)
     assert 50 < hosts.took[0] < 220  # a probe comes first
