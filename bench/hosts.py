@@ -28,11 +28,11 @@ class _Part(NamedTuple):
 
 _PARTS = {
     "five": _Part(five.run, five.__doc__, 7),
-    "dead": _Part(dead.run, dead.__doc__, 20),
-    "urgent": _Part(urgent.run, urgent.__doc__, 4),
-    "many": _Part(many.run, many.__doc__, 3),
+    "dead": _Part(dead.run, dead.__doc__, 32),
+    "urgent": _Part(urgent.run, urgent.__doc__, 2),
+    "many": _Part(many.run, many.__doc__, 1),
     "rate": _Part(rate.run, rate.__doc__, 1.5),
-    "sick": _Part(sick.run, sick.__doc__, 4),
+    "sick": _Part(sick.run, sick.__doc__, 3),
 }
 _QUICK = {
     "runs": 1,

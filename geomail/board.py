@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,9 +25,11 @@ _NOBODY = "no worker tells of this route"
 _COLOURS = {"closed": "31", "held": "33", "probing": "33", "waiting": "36", "full": "36"}
 # In the order in which they stand; when a line is too long the last of `_LESS_NEEDED` goes first.
 _COLUMNS = (
-    "route", "host", "state", "conns", "ready", "in hand", "parked", "delivered", "failed", "limit",
+    "route", "host", "state", "conns", "rate", "ready", "in hand", "parked", "delivered", "failed",
+    "limit",
 )  # fmt: skip
-_LESS_NEEDED = ("limit", "delivered", "ready", "failed")
+_LESS_NEEDED = ("rate", "limit", "delivered", "ready", "failed")
+_RARE = ("rate", "limit")  # not shown where no host has one
 _LEFT = ("route", "host", "state", "limit")
 _SHORT, _SHORTEST = 26, 14  # names are cut to that before columns go, and after
 
@@ -39,6 +42,7 @@ class Board(msgspec.Struct, frozen=True):
     silent: int  # of them have told nothing yet
     left_out: int  # lanes that did not fit into what was told
     held: tuple[tuple[str, str], ...]
+    unseen: int = 0  # routes for which mail is parked, beyond those that were looked at
 
 
 def look(link: Link, names: Iterable[str]) -> Board:
@@ -48,14 +52,15 @@ def look(link: Link, names: Iterable[str]) -> Board:
     snapshots = list(_snapshots(link, told))
     held = tuple(sorted({one for each in told.values() for one in each.held}))
     hosts = shown.merged(snapshots)
-    waiting: dict[str, int] = {}
+    waiting, unseen = Counter[str](), 0
     for lookout in lookouts.values():
-        for route, jobs in lookout.parked(host.route for host in hosts).items():
-            waiting[route] = waiting.get(route, 0) + jobs
+        parked, more = lookout.parked(host.route for host in hosts)
+        waiting.update(parked)
+        unseen += more
     workers = sum(len(each.workers) for each in told.values())
     silent = workers - sum(len(each.says) for each in told.values())
     left_out = sum(one.left_out for _, one in snapshots)
-    return Board(_with_parked(hosts, waiting, held), workers, silent, left_out, held)
+    return Board(_with_parked(hosts, waiting, held), workers, silent, left_out, held, unseen)
 
 
 def _snapshots(link: Link, told: Mapping[str, Told]) -> Iterator[tuple[float, Snapshot]]:
@@ -79,7 +84,7 @@ def _read(told: Told) -> dict[str, Snapshot]:
 
 
 def _with_parked(
-    hosts: list[HostShown], waiting: dict[str, int], held: Iterable[tuple[str, str]]
+    hosts: list[HostShown], waiting: Counter[str], held: Iterable[tuple[str, str]]
 ) -> list[HostShown]:
     """Add to each route's first host how many jobs wait for it, and the routes nobody tells of."""
     found = []
@@ -100,7 +105,7 @@ def as_json(board: Board) -> str:
     """Return the board for programs: every field of every host, unset ones as null."""
     hosts = [_fields(host) for host in board.hosts]
     facts = {"workers": board.workers, "silent": board.silent, "left_out": board.left_out}
-    return json.dumps({**facts, "hosts": hosts}, indent=2)
+    return json.dumps({**facts, "unseen_routes": board.unseen, "hosts": hosts}, indent=2)
 
 
 def troubles_as_json(board: Board) -> list[dict[str, Any]]:
@@ -163,6 +168,11 @@ def _in_trouble(board: Board) -> list[HostShown]:
     return [host for host in board.hosts if host.state in ("closed", "probing", "waiting")]
 
 
+def rate_of(per_s: float) -> str:
+    """Return in words how many mails may go in what time."""
+    return f"{per_s:.3g}/s" if per_s >= 0.1 else f"{per_s * 60:.3g}/min"
+
+
 def soon(seconds: float) -> str:
     """Return in words when something is that is so many seconds ahead."""
     if seconds < 120:
@@ -177,6 +187,7 @@ def _cells(host: HostShown) -> dict[str, str]:
         "host": printable(host.host) or "-",
         "state": host.state,
         "conns": f"{host.connections}/{host.window}",
+        "rate": rate_of(host.rate) if host.rate else "",
         "ready": str(host.ready),
         "in hand": str(host.in_hand),
         "parked": str(host.parked),
@@ -206,8 +217,9 @@ def _table(
 def _widths(rows: Sequence[dict[str, str]], width: int | None) -> dict[str, int]:
     """Return the columns that fit, with their widths."""
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in _COLUMNS}
-    if not any(row["limit"] for row in rows):
-        del widths["limit"]
+    for name in _RARE:
+        if not any(row[name] for row in rows):
+            del widths[name]
     if width is None:
         return widths
 
@@ -252,6 +264,8 @@ def _remarks(board: Board) -> Iterator[str]:
         yield f"{many} told nothing yet: each does with its next beat"
     if board.left_out:
         yield f"{board.left_out} lanes with work or trouble were left out by their workers"
+    if board.unseen:
+        yield f"mail is parked for {board.unseen:,} more routes, which were not looked at"
     for kind, name in board.held:
         if kind == "queue":
             yield f"queue {printable(name)} is held (geomail resume --queue {printable(name)})"

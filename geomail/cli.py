@@ -118,7 +118,8 @@ def _run_several(argv: Sequence[str], settings: Settings) -> int:
 def _require_relays(settings: Settings) -> None:
     require_relays(settings)
     if "default" not in settings.relays and not settings.process:
-        _complain("warning: no relay is named default: mail that names no relay will be dead", 0)
+        rest = "mail that no [[route]] is for" if settings.routing else "mail that names no relay"
+        _complain(f"warning: no relay is named default: {rest} will be dead", 0)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ that no dead letter can play with a terminal.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _REASON_WIDTH = 100
 _TOP_REASONS = 5
 _TOP_TROUBLES = 10
+_TOP_ROUTES = 8
+_MOST_ROUTES = 1_000  # in JSON
 # What a failed check says, at which kind of URL, and what a person can try then.
 _ADVICE = (
     (
@@ -142,7 +145,7 @@ def _status_rows(one: "Counts", reasons: Mapping[str, int]) -> Iterable[tuple[st
     yield "in flight", str(one.in_flight), ""
     due_s = max(0, (one.next_due_ms or 0) - one.now_ms) / 1000
     yield "delayed", str(one.delayed), f"next in {due_s:.0f} s" if one.delayed else ""
-    yield "parked", str(sum(one.parked.values())), _listed(one.parked)
+    yield "parked", str(sum(one.parked.values())), _fullest(one.parked)
     yield "dead", str(one.dead), ""
     for reason, number in list(reasons.items())[:_TOP_REASONS]:
         yield "", str(number), shown(reason)[:_REASON_WIDTH]
@@ -176,8 +179,16 @@ def _with_sums(one: "Counts", reasons: Mapping[str, int]) -> dict[str, Any]:
         "maybe_duplicates": one.maybe_duplicates,
         "reconciled": one.stats.get("reconciled", 0),
         "dead_reasons": dict(list(reasons.items())[:_TOP_REASONS]),
+        "parked_jobs": sum(one.parked.values()),
+        "parked_routes": len(one.parked),
     }
-    return {**sums, **built}
+    fullest = dict(Counter(one.parked).most_common(_MOST_ROUTES))
+    return {**sums, **built, "parked": fullest}
+
+
+def _fullest(parked: Mapping[str, int]) -> str:
+    told = _listed(dict(Counter(parked).most_common(_TOP_ROUTES)))
+    return f"{told}, and {more:,} more routes" if (more := len(parked) - _TOP_ROUTES) > 0 else told
 
 
 def _listed(numbers: Mapping[str, int]) -> str:

@@ -181,6 +181,8 @@ def _hosts(found: Whereabouts, route: str, seen: Board) -> Iterator[tuple[str, s
 def _host(host: HostShown) -> str:
     parts = [board.state_of(host), f"{host.connections} of {host.window} connections"]
     parts.append(f"{host.in_hand} in hand")
+    if host.rate:
+        parts.append(f"rate {board.rate_of(host.rate)}")
     if host.binding:
         parts.append(f"limit: {host.binding}")
     if host.workers > 1:

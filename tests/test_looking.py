@@ -72,6 +72,17 @@ def test_a_board_fits_its_terminal() -> None:
     assert "IN HAND" in board.text(seen, width=80)
 
 
+def test_a_rate_is_shown_where_there_is_one() -> None:
+    slow = HostShown("h:25", "r", "r", rate=9.96, binding="rate")
+    used_up = HostShown("i:25", "r", "r", "waiting", why="its rate is used up", rate=0.0)
+    head, *rows = board.text(board.Board([slow, used_up], 1, 0, 0, ())).splitlines()
+    assert "RATE" in head.split()
+    assert "9.96/s" in rows[0].split()
+    assert "0/s" not in rows[1]
+    well = HostShown("h:25", "r", "r")
+    assert "RATE" not in board.text(board.Board([well], 1, 0, 0, ()))
+
+
 def test_a_terminal_gets_the_state_in_colour() -> None:
     seen = board.Board([HostShown("held:25", "held", "held", "held")], 1, 0, 0, ())
     line = board.text(seen, width=80, is_coloured=True).splitlines()[1]

@@ -8,6 +8,7 @@ By turns, RUNS times, each timed for TIMED seconds from WARM seconds after the f
     relays KIND             a second relay, whose mails lie on the same list, one after each of the
                             healthy one's
     members KIND            a second host of the same relay, named before the healthy one
+    weighted KIND           the same with weights = [1, 1]
 
 KIND is `refuse` (no connection), `slow` (2 s a reply), or `hang` (nothing after the content). The
 rates are those of the healthy hosts. The limit is `core` (hosts answer at once: it is the worker's
@@ -49,7 +50,7 @@ class _Case:
 
     name: str
     plans: tuple[Plan, ...]
-    way: str  # mx, relays or members
+    way: str  # mx, relays, members or weighted
     beside: str = ""
     rates: list[float] = field(default_factory=list)
 
@@ -73,7 +74,7 @@ def _cases(healthy: Plan) -> Iterator[_Case]:
     yield _Case("mx alone", (healthy,), "mx")
     yield _Case("mx dead", (healthy, timing_out), "mx", beside="mx alone")
     yield _Case("alone", (healthy,), "members")
-    for way in ("relays", "members"):
+    for way in ("relays", "members", "weighted"):
         for kind, sick in _KINDS.items():
             yield _Case(f"{way} {kind}", (sick, healthy), way, beside="alone")
 
@@ -117,7 +118,8 @@ def _config(case: _Case, plans: tuple[Plan, ...], this: Trial, stack: ExitStack)
         return f'nameserver = "{asked}"\n[relay.default]\nurl = "mx:{plans[0].port}"\n'
     if case.way == "relays":
         return f'[relay.default]\nurl = "{urls[_HEALTHY]}"\n[relay.sick]\nurl = "{urls[_SICK]}"\n'
-    return f"[relay.default]\nurl = {list(urls.values())}\n"
+    weights = "weights = [1, 1]\n" if case.way == "weighted" else ""
+    return f"[relay.default]\nurl = {list(urls.values())}\n{weights}"
 
 
 def _push(this: Trial, count: int, size: int, *, is_mixed: bool) -> None:

@@ -205,7 +205,8 @@ def places(*, wanted: int, on_the_wire: int, share: float) -> int:
 
     `wanted` is what the lane wants in hand of all lists, of which so many are with its connections
     already; `share`, in 0 … 1, is the list's part. At least one, for a list that has none ready
-    can't have its turn.
+    can't have its turn; and of a lane that wants few it is a part of some more, for who runs out
+    before the next take loses turns.
     """
-    free = max(wanted - on_the_wire, wanted // _LEAST_PART, _FEW)
+    free = max(wanted - on_the_wire, wanted // _LEAST_PART, min(_FEW, 2 * wanted))
     return max(1, math.ceil(share * free))

@@ -13,8 +13,11 @@ import binascii
 import re
 from collections.abc import Iterator
 
+from geomail.smtp.data import has_bare_newline
+
 LONGEST_LINE = 998
 _COLUMNS = 76
+_LARGE = 4096
 _BLOCK = 57 * 512  # octets that make whole lines of base64
 _CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _PRINTABLE = bytes([9, 10, 13, *range(32, 61), *range(62, 127)])
@@ -24,16 +27,10 @@ _OVERLONG_QP = re.compile(rb"^(.{74,76})(=20|=09)\r$", re.MULTILINE)
 def with_crlf(data: bytes) -> bytes:
     """Return `data` with CRLF for each CRLF, CR or LF."""
     if b"\r" in data:
-        if has_crlf_only(data):
+        if not has_bare_newline(data):
             return data
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return data.replace(b"\n", b"\r\n")
-
-
-def has_crlf_only(data: bytes) -> bool:
-    """Say whether each CR and each LF of `data` is part of a CRLF."""
-    pairs = data.count(b"\r\n")
-    return data.count(b"\r") == pairs == data.count(b"\n")
 
 
 def text_body(text: str, eight_bit: bool, *, mark: bytes | None = None) -> tuple[str, bytes]:
@@ -42,13 +39,21 @@ def text_body(text: str, eight_bit: bool, *, mark: bytes | None = None) -> tuple
     Where `mark` is given, the octets never contain it (it begins the boundaries, with `=`).
     """
     data = with_crlf(text.encode())
-    if has_long_line(data) or len(data.translate(None, _CONTROLS)) != len(data):
+    if has_long_line(data) or _has_controls(data):
         return _encoded(data)
     if mark is not None and mark in data:
         return "quoted-printable", quoted_printable(data)
     if data.isascii():
         return "7bit", data
     return ("8bit", data) if eight_bit else _encoded(data)
+
+
+def _has_controls(data: bytes) -> bool:
+    # memchr for each of 29 is sooner through a large text than one pass with a table: 20 us for
+    # 100 KB in place of 40; for 1 KB the table is, 0.6 in place of 1.
+    if len(data) < _LARGE:
+        return len(data.translate(None, _CONTROLS)) != len(data)
+    return any(map(data.__contains__, _CONTROLS))
 
 
 def has_long_line(data: bytes) -> bool:

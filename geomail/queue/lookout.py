@@ -10,12 +10,10 @@ from collections.abc import Iterable
 import msgspec
 
 from geomail.queue.keys import Keys
-from geomail.queue.link import Connection, Link, Script
-from geomail.queue.status import read_held
+from geomail.queue.link import Connection, Link
+from geomail.queue.status import ROUTES_A_CALL, read_held, read_parked, read_routes
 
-_PARKED = Script("parked")
 _WORKERS_A_CALL = 16  # of 50 KB each
-_MOST_ROUTES = 1_000
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -51,14 +49,16 @@ class Lookout:
         held = self._desk.call("SMEMBERS", self._keys.held)
         return Told(workers, says, tuple(sorted(read_held(held))))
 
-    def parked(self, routes: Iterable[str]) -> dict[str, int]:
-        """Return how many jobs wait for `routes`, and for others that come next, 1,000 in all."""
-        names = dict.fromkeys(routes)
-        due = self._desk.call("ZRANGE", self._keys.routes, 0, _MOST_ROUTES - 1)
-        names |= dict.fromkeys(name.decode() for name in due)
-        asked = list(names)[:_MOST_ROUTES]
-        lengths = self._desk.run(_PARKED, [self._keys.park(name) for name in asked], ())
-        return {name: length for name, length in zip(asked, lengths, strict=True) if length}
+    def parked(self, routes: Iterable[str]) -> tuple[dict[str, int], int]:
+        """Return how many jobs wait for `routes`, and for others that come next, 1,000 in all.
+
+        The second value is how many routes were not looked at.
+        """
+        names = dict.fromkeys(routes) | dict.fromkeys(read_routes(self._desk, self._keys, 0))
+        asked = list(names)[:ROUTES_A_CALL]
+        found = read_parked(self._desk, self._keys, asked)
+        total = self._desk.call("ZCARD", self._keys.routes)
+        return {name: jobs for name, jobs in found.items() if jobs}, max(0, total - len(asked))
 
     def close(self) -> None:
         """Hang up."""

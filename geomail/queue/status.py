@@ -2,9 +2,12 @@
 
 The names of workers and routes are read first, then everything by one script: a job that moves in
 between two keys is counted once. A worker that registers in that moment shows at the next call.
+Behind the first thousand routes it is a script for each further thousand, so that Redis is not kept
+for long by what is parked for a hundred thousand sites: what moves among those meanwhile may be
+missed, or counted twice.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from geomail.queue.keys import Keys
@@ -12,14 +15,15 @@ from geomail.queue.link import Connection, Script
 from geomail.queue.records import Counts, Held
 from geomail.queue.slots import LIVE_IN_REDIS
 
-_COUNTS = Script("counts")
+_COUNTS, _PARKED = Script("counts"), Script("parked")
+ROUTES_A_CALL = 1_000
 _LOOK_MS = 30_000
 
 
 def read_counts(desk: Connection, keys: Keys) -> Counts:
     """Count all jobs of the queue; raises RedisUnusable when a key has another type."""
     workers = [name.decode() for name in desk.call("ZRANGE", keys.workers, 0, -1)]
-    routes = [name.decode() for name in desk.call("ZRANGE", keys.routes, 0, -1)]
+    routes = read_routes(desk, keys, 0)
     names = [keys.list, keys.arrive, keys.pushed, keys.front, keys.suspects, keys.delayed]
     names += [keys.dead, keys.stats, keys.workers, keys.held]
     names += [keys.park(route) for route in routes]
@@ -27,7 +31,8 @@ def read_counts(desk: Connection, keys: Keys) -> Counts:
     now_ms, *lengths = desk.run(_COUNTS, names, (len(routes),))
     first_due, stats, leases_of, members, *rest = lengths[7:]
     leases = {name.decode(): float(score) for name, score in _pairs(leases_of)}
-    parked, tables = rest[: len(routes)], rest[len(routes) :]
+    parked, tables = dict(zip(routes, rest, strict=False)), rest[len(routes) :]
+    parked |= _parked_further(desk, keys, len(routes))
     counters = {name.decode(): value for name, value in _pairs(stats)}
     since, looks = counters.pop(".since", None), counters.pop(".looks", b"")
     numbers = {name: int(value) for name, value in counters.items()}
@@ -40,7 +45,7 @@ def read_counts(desk: Connection, keys: Keys) -> Counts:
         delayed=lengths[5],
         dead=lengths[6],
         next_due_ms=int(float(first_due[1])) if first_due else None,
-        parked={route: length for route, length in zip(routes, parked, strict=True) if length},
+        parked={route: length for route, length in parked.items() if length},
         workers=_held(workers, tables, leases, now_ms),
         stats=numbers,
         now_ms=now_ms,
@@ -48,6 +53,26 @@ def read_counts(desk: Connection, keys: Keys) -> Counts:
         not_empty_since_ms=int(since) if since and lengths[0] + lengths[1] else None,
         delivered_per_minute=_rate(looks, numbers.get("delivered", 0), now_ms),
     )
+
+
+def read_routes(desk: Connection, keys: Keys, start: int) -> list[str]:
+    """Read the names of routes for which something may be parked, a thousand from `start` on."""
+    names = desk.call("ZRANGE", keys.routes, start, start + ROUTES_A_CALL - 1)
+    return [name.decode() for name in names]
+
+
+def read_parked(desk: Connection, keys: Keys, routes: Sequence[str]) -> dict[str, int]:
+    """Count what is parked for each of up to a thousand routes."""
+    lengths = desk.run(_PARKED, [keys.park(route) for route in routes], ())
+    return dict(zip(routes, lengths, strict=True))
+
+
+def _parked_further(desk: Connection, keys: Keys, start: int) -> dict[str, int]:
+    parked: dict[str, int] = {}
+    while start and start % ROUTES_A_CALL == 0 and (routes := read_routes(desk, keys, start)):
+        parked |= read_parked(desk, keys, routes)
+        start += len(routes)
+    return parked
 
 
 def read_held(members: Iterable[bytes]) -> Iterator[tuple[str, str]]:

@@ -26,7 +26,7 @@ from geomail.delivery.lane import Lane
 from geomail.delivery.lanes import Lanes
 from geomail.delivery.pace import is_too_old
 from geomail.delivery.route import Route, names
-from geomail.delivery.site import Unroutable, mail_domain
+from geomail.delivery.site import Unroutable
 from geomail.delivery.sites import Found
 from geomail.errors import ConfigError, PayloadError
 from geomail.job import Address, CallTask, Email, HttpTask, Job, decode
@@ -48,6 +48,7 @@ from geomail.worker.clock import RedisClock
 from geomail.worker.parked import Meetings, Parked
 from geomail.worker.settlement import since_ms
 from geomail.worker.settler import Settler
+from geomail.worker.signpost import DEFAULT_RELAY, Signpost
 from geomail.worker.sorting import (
     Place,
     Sorted,
@@ -58,7 +59,6 @@ from geomail.worker.sorting import (
     sort,
 )
 
-DEFAULT_RELAY = "default"
 _FULL_AGAIN_S = 1.0
 _LARGE = 65_536
 
@@ -83,8 +83,7 @@ class Admission:
         bare = settings.redirect_to
         if bare is not None and _mailbox(bare, "redirect_to").addr != bare:
             raise ConfigError(f"redirect_to must be an address without a name, not {bare!r}")
-        self._routing = settings.routing or None
-        self._anybody = _mailbox(settings.sender, "from") if settings.sender is not None else None
+        self._signpost = Signpost(settings) if settings.routing else None
         self._senders = {name: _sender(settings, relay) for name, relay in settings.relays.items()}
         self._settings = settings
 
@@ -189,10 +188,10 @@ class Admission:
             return None
         recipients = slot.state.rcpt or job.recipients
         relay = job.relay or DEFAULT_RELAY
-        if self._routing is not None and job.relay is None:
-            relays = self._relays_of(job, recipients)
+        if self._signpost is not None and job.relay is None:
+            relays = self._signpost.relays_of(job, recipients)
             if len(relays) > 1:
-                self._divide(queue, slot, job, recipients, answers)
+                self._divide(queue, slot, job, recipients, answers, self._signpost)
                 return None
             relay = relays.pop()
         route = self._route(relay)
@@ -236,27 +235,7 @@ class Admission:
     def _most_recipients(self, route: Route) -> int:
         return min(self._settings.max_recipients, route.most_recipients)
 
-    # ---- by the recipients' and the sender's domains
-
-    def _relays_of(self, job: Email, recipients: Sequence[str]) -> set[str]:
-        """Return the relays that the recipients' mail goes to by [[route]]."""
-        sender = self._sender_domain(job)
-        redirect_to = self._settings.redirect_to
-        return {
-            self._relay_of(mail_domain(recipient), sender)
-            for recipient in ([redirect_to] if redirect_to else recipients)
-        }
-
-    def _relay_of(self, domain: str | Unroutable, sender: str) -> str:
-        if self._routing is None or not isinstance(domain, str):
-            return DEFAULT_RELAY
-        return self._routing.relay_of(domain, sender) or DEFAULT_RELAY
-
-    def _sender_domain(self, job: Email) -> str:
-        sender = job.sender or self._anybody
-        address = job.mail_from if job.raw is not None else sender and sender.addr
-        domain = mail_domain(address or "")
-        return domain if isinstance(domain, str) else ""
+    # ---- to several relays
 
     def _divide(
         self,
@@ -265,17 +244,18 @@ class Admission:
         job: Email,
         recipients: Sequence[str],
         answers: Mapping[str, Found],
+        signpost: Signpost,
     ) -> None:
         """Split a job whose recipients go to several relays, or ask DNS for it first."""
         self._check_age(slot, job, self._clock.now_ms(), None)
-        domain_of_sender = self._sender_domain(job)
+        sender_domain = signpost.sender_domain(job)
         delivery = Delivery(
             queue, slot, email=job, recipients=recipients, sender=Address(""), route=""
         )
         asking: dict[Direct, set[str]] = {}
 
         def look(domain: str) -> Where | None:
-            relay = self._relay_of(domain, domain_of_sender)
+            relay = signpost.relay_of(domain, sender_domain)
             direct = self._lanes.directs.get(relay)
             if direct is None or direct.is_held:
                 return Place(relay)

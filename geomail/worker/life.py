@@ -310,7 +310,7 @@ class Worker:
         drain = gevent.spawn(self._put_back, deadline)
         while not drain.ready() and self._signals < 2 and time.monotonic() < deadline:
             drain.join(0.05)
-        if not drain.ready():
+        if not drain.ready() or not self.settler.is_idle:
             self._say_what_is_left()
 
     def _say_what_is_left(self) -> None:

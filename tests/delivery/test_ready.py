@@ -240,4 +240,4 @@ def test_places_are_all_that_is_wanted_and_little_more(
     ]
     assert min(due) >= 1
     assert sum(due) >= wanted - on_the_wire
-    assert sum(due) <= max(wanted - on_the_wire, wanted // 4, 16) + len(due) + 1
+    assert sum(due) <= max(wanted - on_the_wire, wanted // 4, min(16, 2 * wanted)) + len(due) + 1

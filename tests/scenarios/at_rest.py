@@ -41,8 +41,8 @@ def _live(raw: Any, worker: str) -> list[tuple[str, str]]:
         states = entry.split(b" ", 1)[1]
         assert len(items) == len(states), (batch, len(items), states)
         for index, (item, state) in enumerate(zip(items, states, strict=True)):
-            if state in b".s":
-                is_reference = item[:1] == b"\x01"
+            if state in b".bs":
+                is_reference = item[:1] == b"\x01" and state != ord("b")
                 own = f"{worker}.{seq.decode()}.{index}"
                 found.append((_id(item), batch) if is_reference else (own, batch + " bytes"))
     return found

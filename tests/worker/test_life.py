@@ -101,6 +101,19 @@ def test_a_lease_lapses_while_the_host_does_not_greet(place: Place, sink: Sink) 
 # ---- leaving whatever happens
 
 
+def test_it_says_what_redis_has_not_got(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    with Sink(delay_s=0.1) as slow:
+        worker = place.worker(slow, grace_s=1)
+        place.push(mail(1))
+        until(lambda: worker.lanes.in_hand() == 1, within_s=20)
+        with place.frozen():
+            until(lambda: worker.settler.backlog == 1, within_s=20)
+            worker.tell()
+            assert worker.wait(20) == 0
+    assert "left_unsettled jobs=1 " in caplog.text
+    assert "left_in_hand" not in caplog.text
+
+
 @contextmanager
 def silent_port(*, is_full: bool = False) -> Iterator[int]:
     """Give a port that takes connections and says nothing, or takes none because it is full."""
