@@ -65,6 +65,7 @@ class Lanes:
         self.bytes_in_hand = 0
         self.bytes_of: Counter[str] | None = None  # by list, where there are several
         self.weights = dict(settings.queues)
+        self._total_weight = sum(self.weights.values())
         self.has_several_lists = len(self.weights) > 1
         if self.has_several_lists:
             self.bytes_of = Counter()
@@ -158,8 +159,7 @@ class Lanes:
     def _holds_much(self, name: str, most: int) -> bool:
         if self.bytes_of is None:
             return False
-        total = sum(self.weights.values())
-        return self.bytes_of[name] * total > most * self.weights.get(name, 1)
+        return self.bytes_of[name] * self._total_weight > most * self.weights.get(name, 1)
 
     def overtake(self, route: Route, delivery: Delivery, now: float) -> Lane | None:
         """Return a lane that is full, but not for the delivery's list, or None."""

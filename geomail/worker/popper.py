@@ -141,8 +141,8 @@ class Popper:
         self._look_at_what_is_due()
         self._rounds += 1
         taken = self._take_owed() if self._lanes.has_several_lists else 0
-        for queue in self._by_turns():
-            if taken < room:
+        if taken < room:
+            for queue in self._by_turns():
                 taken += self._take_from(queue, room - taken)
         return taken
 
@@ -155,7 +155,7 @@ class Popper:
     def _take_owed(self) -> int:
         """Take of each list what the lanes lack of its part; return how many were taken."""
         taken = 0
-        shares = {queue: self._share(queue) for queue in self._by_turns()}
+        shares = self._shares()
         owed = {queue: self._lanes.room_for(queue.name, part) for queue, part in shares.items()}
         total = max(1, sum(owed.values()))
         for queue, part in shares.items():
@@ -165,15 +165,17 @@ class Popper:
         return taken
 
     def _by_turns(self) -> list[Queue]:
-        """Return the lists, who has had least for its weight first."""
-        if not self._lanes.has_several_lists:
-            return self._queues
-        return sorted(self._queues, key=lambda queue: (self._had[queue], -self._weights[queue]))
+        """Return the lists that may have something, who has had least for its weight first."""
+        busy = self._busy()
+        if len(busy) > 1:
+            busy.sort(key=lambda queue: (self._had[queue], -self._weights[queue]))
+        return busy
 
-    def _share(self, queue: Queue) -> float:
-        """Return a list's part among all that have work, fresh or parked."""
-        busy = {queue, *filter(self._may_take, self._busy())}
-        return self._weights[queue] / sum(self._weights[each] for each in busy)
+    def _shares(self) -> dict[Queue, float]:
+        """Return the part of each list that may be taken from, by turns."""
+        busy = [queue for queue in self._by_turns() if self._may_take(queue)]
+        total = sum(self._weights[queue] for queue in busy)
+        return {queue: self._weights[queue] / total for queue in busy}
 
     def _hungry(self) -> list[Queue]:
         """Return the lists that are not known to be empty, and that we may take from."""
@@ -187,7 +189,9 @@ class Popper:
 
         `share`: its part of lanes that may be full of others' mails. Without, what is free counts.
         """
-        room = min(room, self._limit(), self._left(queue))
+        room = min(room, self._limit(), self._left(queue)) if room > 0 else 0
+        if room <= 0:
+            return 0
         taken = self._take_parked(queue, self._room_for_parked(queue, room), share)
         if taken < room and self._is_hungry(queue):
             taken += self._take_fresh(queue, room - taken)

@@ -120,9 +120,9 @@ def test_a_list_that_is_held_has_no_share(place: Place) -> None:
     with Order() as host:
         worker = hire(place, host)
         bulk, urgent = worker.queues
-        assert worker.popper._share(urgent) == 8 / 9
+        assert worker.popper._shares() == {urgent: 8 / 9, bulk: 1 / 9}
         bulk.held = frozenset({("queue", bulk.name)})
-        assert worker.popper._share(urgent) == 1.0
+        assert worker.popper._shares() == {urgent: 1.0}
 
 
 def test_a_list_that_was_empty_for_long_has_saved_nothing(place: Place) -> None:
