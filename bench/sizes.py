@@ -1,7 +1,7 @@
 """Large mails: how fast they go, and how much memory they need.
 
     python bench/sizes.py [--part rate|one|many]... [--runs 5] [--count 6000]
-                          [--megabytes 10] [--waiting 60]
+                          [--megabytes 10] [--waiting 60] [--slow 1]
 
     rate   COUNT mails with text of 100 KB into Postfix's smtp-sink, beside
            `smtp-source -d -s 20 -l 102400` into the same one, by turns; timed as in throughput.py.
@@ -11,7 +11,8 @@
            then. Once as text, once as an attachment, which comes as base64.
     many   WAITING such mails on the list, concurrency 20: the same for all of them, and the most
            payloads that were in the worker's hands at a look (`memory_mb` bounds those, and they
-           are counted as Redis counts them: taken and not settled).
+           are counted as Redis counts them: taken and not settled). Into a sink that answers each
+           DATA after SLOW seconds, so that mails are held as long as hosts have them held.
 
 Memory is the resident set, its peak as the kernel keeps it (VmHWM), reset before the first mail.
 `rate` needs smtp-sink and smtp-source; for the others the host is smtp-sink too, on the other core.
@@ -59,6 +60,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=6_000)
     parser.add_argument("--megabytes", type=float, default=10.0)
     parser.add_argument("--waiting", type=int, default=60)
+    parser.add_argument("--slow", type=int, default=1)
     return parser.parse_args()
 
 
@@ -122,25 +124,30 @@ def _one(port: int, args: argparse.Namespace) -> None:
             worker.drain()
 
 
-def _many(port: int, args: argparse.Namespace) -> None:
+def _many(_port: int, args: argparse.Namespace) -> None:
     bound_mb = Settings().memory_mb
     for kind in _KINDS:
-        payload = _payload(kind, int(args.megabytes * 1e6))
-        with stand.fresh_queue() as (queue, url, folder):
-            flags = _flags(port, url, _CONCURRENCY)
-            with stand.worker(folder, flags) as worker:
-                idle_mb = _settle_in(queue, worker)
-                worker.drain()
-            for _ in range(args.waiting):
-                queue.push([payload])
-            with stand.worker(folder, flags) as worker:
-                held = _wait(queue, worker, 1 + args.waiting)
-                over_mb = _memory_mb(worker, "VmHWM") - idle_mb
-                _print_peak(f"{args.waiting}", kind, payload, over_mb=over_mb)
-                worker.drain()
-        held_mb = held * len(payload) / 1e6
-        print(f"       at most {held} of {args.waiting} were in its hands at a look:", end="")
-        print(f" {held_mb:,.0f} MB of payloads, memory_mb is {bound_mb}", flush=True)
+        with stand.smtp_sink("-w", str(args.slow)) as port:
+            _many_of(kind, port, bound_mb, args)
+
+
+def _many_of(kind: str, port: int, bound_mb: int, args: argparse.Namespace) -> None:
+    payload = _payload(kind, int(args.megabytes * 1e6))
+    with stand.fresh_queue() as (queue, url, folder):
+        flags = _flags(port, url, _CONCURRENCY)
+        with stand.worker(folder, flags) as worker:
+            idle_mb = _settle_in(queue, worker)
+            worker.drain()
+        for _ in range(args.waiting):
+            queue.push([payload])
+        with stand.worker(folder, flags) as worker:
+            held = _wait(queue, worker, 1 + args.waiting)
+            over_mb = _memory_mb(worker, "VmHWM") - idle_mb
+            _print_peak(f"{args.waiting}", kind, payload, over_mb=over_mb)
+            worker.drain()
+    held_mb = held * len(payload) / 1e6
+    print(f"       at most {held} of {args.waiting} were in its hands at a look:", end="")
+    print(f" {held_mb:,.0f} MB of payloads, memory_mb is {bound_mb}", flush=True)
 
 
 def _payload(kind: str, size: int) -> bytes:

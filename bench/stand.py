@@ -95,11 +95,11 @@ def fresh_queue() -> Iterator[tuple[Queue, str, Path]]:
 
 
 @contextmanager
-def smtp_sink() -> Iterator[int]:
-    """Run Postfix's smtp-sink on a free loopback port, and give the port."""
+def smtp_sink(*flags: str) -> Iterator[int]:
+    """Run Postfix's smtp-sink with `flags` on a free loopback port, and give the port."""
     port = free_port()
     user = ["-u", "postfix"] if os.geteuid() == 0 else []
-    command = [need("smtp-sink"), *user, f"127.0.0.1:{port}", "1024"]
+    command = [need("smtp-sink"), *user, *flags, f"127.0.0.1:{port}", "1024"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         pin(process.pid, OTHERS_CORE)
         try:
