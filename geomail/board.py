@@ -21,7 +21,7 @@ from geomail.queue.lookout import Lookout, Told
 from geomail.report import shown as printable
 
 _MOST_ROWS = 100
-_NOBODY = "no worker tells of this route"
+_NOBODY = "no worker tells of a host of this route"
 _COLOURS = {"closed": "31", "held": "33", "probing": "33", "waiting": "36", "full": "36"}
 # In the order in which they stand; when a line is too long the last of `_LESS_NEEDED` goes first.
 _COLUMNS = (
@@ -266,6 +266,8 @@ def _remarks(board: Board) -> Iterator[str]:
         yield f"{board.left_out} lanes with work or trouble were left out by their workers"
     if board.unseen:
         yield f"mail is parked for {board.unseen:,} more routes, which were not looked at"
+    seen = {host.relay for host in board.hosts}
     for kind, name in board.held:
-        if kind == "queue":
-            yield f"queue {printable(name)} is held (geomail resume --queue {printable(name)})"
+        if kind == "queue" or name not in seen:
+            held = printable(name)
+            yield f"{kind} {held} is held (geomail resume --{kind} {held})"

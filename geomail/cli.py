@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from geomail import __version__, log, spelling, usage
 from geomail.config import Settings, load, require_relays
-from geomail.errors import ConfigError, GeomailError, PayloadError, RedisUnusable
+from geomail.errors import ConfigError, GeomailError, PayloadError, RedisAway, RedisUnusable
 from geomail.pidfile import PidFile
 from geomail.relays import routes_shown
 
@@ -156,7 +156,10 @@ def _send(given: Given, settings: Settings) -> int:
     payload = json.dumps({key: value for key, value in mail.items() if value}, ensure_ascii=False)
     job.decode(payload.encode())
     queue = _queue(settings, patience_s=_STARTS_S)
-    queue.push([payload.encode()])
+    try:
+        queue.push([payload.encode()])
+    except RedisAway as error:
+        raise RedisAway(f"{error}; later, `geomail why {label}` tells whether it came in") from None
     _say(f"{label} is on {queue.name}")
     return 0
 

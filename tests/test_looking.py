@@ -6,6 +6,7 @@ import socket
 from threading import Timer
 
 import pytest
+import redis
 from test_cli import _make_dead, geomail
 
 from geomail import board, cli
@@ -70,6 +71,15 @@ def test_a_board_fits_its_terminal() -> None:
         assert max(map(len, board.text(seen, width=width).splitlines())) <= width
     assert "c" * 300 in board.text(seen)
     assert "IN HAND" in board.text(seen, width=80)
+
+
+def test_what_is_held_is_said_without_a_host_too() -> None:
+    held = (("queue", "queue:email"), ("relay", "bulk"), ("relay", "seen"))
+    seen = board.Board([HostShown("h:25", "seen", "seen", "held")], 0, 0, 0, held)
+    *_, at_work, queue, relay = board.text(seen).splitlines()
+    assert at_work == "no worker is at work on these lists"
+    assert queue == "queue queue:email is held (geomail resume --queue queue:email)"
+    assert relay == "relay bulk is held (geomail resume --relay bulk)"
 
 
 def test_a_rate_is_shown_where_there_is_one() -> None:
@@ -151,6 +161,21 @@ def test_a_person_does_not_wait_for_ever(
         for argv in (["status"], ["hosts"], ["why", "x"], ["dead", "list"], ["send", "--to=a@b.c"]):
             assert cli.main([*argv, "--redis", url]) == 1
             (line,) = capsys.readouterr().err.splitlines()
-            assert "gave no answer for 0.3 s: " in line
+            assert "did not serve us within 0.3 s: " in line
             assert "LOADING" in line
         loading.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_redis_that_is_full_is_said_to_whoever_sends(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_ANSWERS_S", 0.3)
+    with redis.Redis.from_url(redis_url) as raw:
+        raw.config_set("maxmemory", 1)
+        try:
+            assert cli.main(["send", "--to=a@b.c", "--from=c@b.c", "--redis", redis_url]) == 1
+        finally:
+            raw.config_set("maxmemory", 0)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "did not serve us within 0.3 s: OOM" in said
+    assert re.search(r"; later, `geomail why send-\w+` tells whether it came in$", said)

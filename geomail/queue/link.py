@@ -394,7 +394,8 @@ class Connection:
         advice = self._link.doubt_of_tls(text_of(error)) if self.is_new else None
         said = f"{text_of(error)}; {advice}" if advice else text_of(error)
         raise RedisAway(
-            f"Redis at {self._link.address} gave no answer for {self._link.patience_s:g} s: {said}"
+            f"Redis at {self._link.address} did not serve us within"
+            f" {self._link.patience_s:g} s: {said}"
         ) from error
 
     def _is_final(self, error: Exception) -> bool:

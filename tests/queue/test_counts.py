@@ -44,5 +44,5 @@ def test_a_board_says_how_many_routes_it_has_not_looked_at(
     park(queue, 8)
     seen = board.look(Link(server.url), ["queue:email"])
     assert (len(seen.hosts), seen.unseen) == (3, 5)
-    assert {host.why for host in seen.hosts} == {"no worker tells of this route"}
+    assert {host.why for host in seen.hosts} == {"no worker tells of a host of this route"}
     assert "parked for 5 more routes, which were not looked at" in board.text(seen)
