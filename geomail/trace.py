@@ -12,19 +12,18 @@ from geomail import board, job
 from geomail.board import Board
 from geomail.config import Settings
 from geomail.delivery.shown import HostShown
-from geomail.delivery.site import mail_domain
 from geomail.errors import PayloadError
 from geomail.job import Email
 from geomail.queue.link import Link
 from geomail.queue.whereabouts import Search, Whereabouts, is_id
 from geomail.report import shown as printable
+from geomail.worker.signpost import DEFAULT_RELAY, Signpost
 
 _MOST_HOSTS = 5
 _MOST_RECIPIENTS = 5
 _MOST_FOUND = 5
 _MOST_ROUTES = 3
 _AT_REST = ("ended", "split", "dead")
-_DEFAULT_RELAY = "default"
 _NOTHING = "not known: delivered and forgotten, or never seen"
 
 
@@ -106,18 +105,8 @@ def _routes(found: Whereabouts, settings: Settings) -> list[str]:
     """Return the routes that a mail goes by: as was decided, as it says, or by the settings."""
     email, decided = _email(found), found.state.route
     if decided or email is None or email.relay:
-        return [decided or (email.relay if email and email.relay else _DEFAULT_RELAY)]
-    address = email.mail_from if email.raw is not None else email.sender and email.sender.addr
-    sender = _domain_of(address or settings.sender or "")
-    left = found.state.rcpt or email.recipients
-    recipients = [settings.redirect_to] if settings.redirect_to else left
-    relays = (settings.routing.relay_of(_domain_of(one), sender) for one in recipients)
-    return sorted({relay or _DEFAULT_RELAY for relay in relays})
-
-
-def _domain_of(address: str) -> str:
-    found = mail_domain(address.rpartition("<")[2].rstrip("> "))
-    return found if isinstance(found, str) else ""
+        return [decided or (email.relay if email and email.relay else DEFAULT_RELAY)]
+    return sorted(Signpost(settings).relays_of(email, found.state.rcpt or email.recipients))
 
 
 def _where(search: Search, found: Whereabouts, now_ms: int) -> str:
@@ -181,6 +170,8 @@ def _hosts(found: Whereabouts, route: str, seen: Board) -> Iterator[tuple[str, s
 def _host(host: HostShown) -> str:
     parts = [board.state_of(host), f"{host.connections} of {host.window} connections"]
     parts.append(f"{host.in_hand} in hand")
+    if host.ceiling is not None:
+        parts.append(f"takes {host.ceiling} as far as is known")
     if host.rate:
         parts.append(f"rate {board.rate_of(host.rate)}")
     if host.binding:
