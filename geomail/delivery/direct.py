@@ -51,6 +51,7 @@ _FEWEST_SITES = 64
 _FORGET_S = 300.0
 _TIDY_EVERY_S = 10.0
 _MOST_MET = 500
+_WORTH_IT, _A_MOMENT_S = 8, 0.05  # a take for an eighth of the sites, or one in a moment
 _ENOUGH = 256  # no take brings more
 _MOST_TROUBLED = 10_000
 _TROUBLED_S = 3600.0
@@ -62,6 +63,7 @@ class Direct(Route):
     """One relay `mx`: its sites, and the routes to those that mail was for lately."""
 
     __slots__ = (
+        "_asked_at",
         "_closed",
         "_house",
         "_limits",
@@ -94,7 +96,7 @@ class Direct(Route):
         self.searching: int = before.searching if before else 0  # domains
         self.searching_of: Counter[str] = before.searching_of if before else Counter()  # by list
         self._limits = relay.limits
-        self._tidy_at = 0.0
+        self._tidy_at = self._asked_at = 0.0
         self._met, self._met_at = 0, 0.0
         self.routes: OrderedDict[str, Route] = OrderedDict()
         self._listed: dict[str, Route] = {}
@@ -160,12 +162,15 @@ class Direct(Route):
         """Return how much of what waits to be looked up may come of a list."""
         return math.ceil(share * self.refill(now))
 
-    def refill(self, now: float) -> int:  # noqa: ARG002 a relay's
-        """Return how much of what waits to be looked up may come."""
+    def refill(self, now: float) -> int:
+        """Return how much of what waits to be looked up may come: not one by one."""
         if self.is_held:
             return 0
-        free = self._most_sites() - self._taken_up()
-        return max(0, min(_MOST_SEARCHES - self.searching, free))
+        most = self._most_sites()
+        free = min(most - self._taken_up(), _MOST_SEARCHES - self.searching)
+        if free < most // _WORTH_IT and now < self._asked_at + _A_MOMENT_S:
+            return 0
+        return max(0, free)
 
     def opens_in_s(self, now: float) -> float:  # noqa: ARG002 a relay's
         """Return 0: what waits here waits for room alone."""
@@ -196,6 +201,7 @@ class Direct(Route):
             most += few  # no list waits for the slow name servers of another's domains
         if self.searching >= most:
             return False
+        self._asked_at = time.monotonic()
         self.searching += len(domains)
         self.searching_of[name] += len(domains)
         return True
