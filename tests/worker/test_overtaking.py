@@ -4,7 +4,7 @@ import time
 
 import gevent
 import pytest
-from hired import Hired, Place, mail, until
+from hired import Hired, Place, mail, until, url
 from test_popper import Order, fill
 
 from geomail.queue import Link, Queue
@@ -32,11 +32,21 @@ def gone_before(host: Order, place: Place, *, count: int = 1) -> int:
 
 def test_an_urgent_mail_waits_for_those_on_the_wire_only(place: Place) -> None:
     fill(place, "bulk", 1500)
-    with Order(delay_s=0.05) as host:
+    with Order(delay_s=0.1) as host:
         worker = place.worker(host, concurrency=5, queue=BOTH)
         until(lambda: len(host.came) > 20, within_s=20)
         until(lambda: len(worker.lane.ready) > 20, within_s=20)
         assert gone_before(host, place) <= 20  # 10 are on the wire, 30 were ready
+
+
+def test_with_chunking_it_waits_for_the_windows_only(place: Place) -> None:
+    fill(place, "bulk", 3000)
+    with Order(delay_s=0.1) as host:
+        file = place.folder.parent / "geomail.toml"
+        file.write_text(f"[relay.default]\nurl = '{url(host)}'\nchunking = 'on'\nin_flight = 4\n")
+        worker = place.worker(file=file, concurrency=5, queue=BOTH)
+        until(lambda: len(worker.lane.ready) > 30, within_s=20)
+        assert gone_before(host, place) <= 30  # 20 are on the wire
 
 
 def test_many_urgent_mails_go_before_bulk_by_their_weight(place: Place) -> None:
@@ -81,7 +91,7 @@ def test_parked_mails_of_several_lists_share_by_weight(place: Place) -> None:
 
 def test_urgent_mail_overtakes_what_is_parked(place: Place) -> None:
     fill(place, "bulk", 1500, parked=True)
-    with Order(delay_s=0.05) as host:
+    with Order(delay_s=0.1) as host:
         worker = place.worker(host, concurrency=5, queue=BOTH)
         until(lambda: len(worker.lane.ready) > 20, within_s=20)
         assert gone_before(host, place) <= 20
@@ -90,7 +100,7 @@ def test_urgent_mail_overtakes_what_is_parked(place: Place) -> None:
 def test_urgent_mail_that_is_parked_overtakes_bulk(place: Place) -> None:
     fill(place, "bulk", 1500)
     fill(place, "urgent", 5, parked=True)
-    with Order(delay_s=0.05) as host:
+    with Order(delay_s=0.1) as host:
         place.worker(host, concurrency=5, queue=BOTH)
         until(lambda: host.came.count("u") == 5, within_s=20)
         assert host.came.count("b") < 100
