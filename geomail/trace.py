@@ -185,7 +185,7 @@ def _next_try(hosts: Sequence[HostShown]) -> str:
     if any(host.state == "held" for host in hosts):
         return "when it is held no more"
     tries = [host.again_in_s for host in hosts if host.again_in_s is not None]
-    if len(tries) < len(hosts) or not min(tries):
+    if len(tries) < len(hosts):
         return "when a host of its route has room"
     return board.soon(min(tries))
 

@@ -12,11 +12,12 @@ import pytest
 from dns_host import DnsHost
 from hired import Hired, Place, until
 
-from geomail import metrics
+from geomail import board, metrics
 from geomail.delivery import direct
 from geomail.delivery.health import Trouble
 from geomail.delivery.site import Site
 from geomail.delivery.sites import Found, Sites
+from geomail.queue import Link
 from geomail.sink import Sink
 
 pytest_plugins = ("worker_fixtures",)
@@ -326,15 +327,21 @@ def test_a_drain_gives_back_what_waits_for_dns(town: Town, place: Place) -> None
     assert (counts.waiting, counts.in_flight, counts.delayed) == (1, 0, 0)
 
 
+def shown_of(place: Place) -> list[tuple[str, str, int]]:
+    seen = board.look(Link(place.server.url), ["queue:email"])
+    return [(host.route, host.state, host.parked) for host in seen.hosts]
+
+
 def test_mail_for_a_closed_site_waits_in_redis_under_its_name(town: Town, place: Place) -> None:
     gone = town.sinks["mx.a.example"]
     gone.stop()
     place.push(*[mail(f"u{i}@a.example") for i in range(20)], mail("y@b.example"))
-    hired = worker(place, town, backoff_base_s=0.5, backoff_cap_s=1)
+    hired = worker(place, town, backoff_base_s=2, backoff_cap_s=2)
     name = "default/mx.a.example"
     until(lambda: place.counts().parked.get(name) == 20, within_s=WITHIN_S)
     until(lambda: town.sinks["mx.b.example"].count == 1, within_s=WITHIN_S)
     assert hired.lanes.routes[name].last_error()
+    until(lambda: (name, "closed", 20) in shown_of(place), within_s=WITHIN_S)
     gone.start()
     all_settled(place)
     assert town.took("mx.a.example") == {f"u{i}@a.example": 1 for i in range(20)}
