@@ -16,7 +16,7 @@ DEPTH = 8  # deliveries a connection, where there are few
 LEARNT_S = 3600.0
 _SHORTEST_PAUSE_S = 1.0
 _A_LITTLE_BELOW = 0.9
-_READY, _READY_OF = 600, 16  # ready for the next: a take's time, and a part of all
+_READY, _READY_OF = 600, 4  # ready for the next: a take's time, and a part of all
 
 
 class Backoff:

@@ -35,7 +35,9 @@ _CLOSED_S = 30.0
 _MAKE_WAY_S = 2.0
 _MAKE_WAY_EVERY_S = 10.0
 _MOST_LOOKED_FOR = 1_000  # at the start; of others Redis tells when they are due
-_UNSETTLED_LIMIT = 4 * TAKE_LIMIT
+_LARGEST_TAKE = 1000
+_TAKES = 8  # a second, where as many mails as there are connections are through in one
+_UNSETTLED = 4  # takes, that is
 
 
 class Popper:
@@ -74,6 +76,8 @@ class Popper:
         self._unusable = unusable
         self._retire = retire
         self._most = settings.max_messages
+        # Thousands of connections may all be answered before it is a popper's turn again.
+        self._at_once = max(TAKE_LIMIT, min(_LARGEST_TAKE, settings.concurrency // _TAKES))
         self._rounds = 0
         self._empty: set[Queue] = set()
         self._calls = 0  # how often somebody said that a list may have something
@@ -112,14 +116,14 @@ class Popper:
     # ---- taking
 
     def _room(self) -> int:
-        left = max(map(self._left, self._busy()), default=TAKE_LIMIT)
+        left = max(map(self._left, self._busy()), default=self._at_once)
         return min(self._lanes.room(), self._limit(), left)
 
     def _limit(self) -> int:
         """Return how many may be taken at once, whatever the lanes have room for."""
-        if self._settler.backlog > _UNSETTLED_LIMIT:
+        if self._settler.backlog > _UNSETTLED * self._at_once:
             return 0  # Redis does not take outcomes: send nothing that could not be crossed off
-        return min(TAKE_LIMIT, self._most - self.taken) if self._most else TAKE_LIMIT
+        return min(self._at_once, self._most - self.taken) if self._most else self._at_once
 
     def _left(self, queue: Queue) -> int:
         """Return how many of a list may be taken to be met in vain."""
@@ -160,7 +164,7 @@ class Popper:
         total = max(1, sum(owed.values()))
         for queue, part in shares.items():
             # More than one round can bring is brought in the same proportions.
-            wanted = min(owed[queue], math.ceil(TAKE_LIMIT * owed[queue] / total))
+            wanted = min(owed[queue], math.ceil(self._at_once * owed[queue] / total))
             taken += self._take_from(queue, wanted, part)
         return taken
 

@@ -8,6 +8,8 @@ from geomail.delivery.pace import (
     LEARNT_S,
     Backoff,
     Habits,
+    deliveries_for,
+    fair_share,
     is_too_old,
     retry_delay_s,
 )
@@ -140,3 +142,35 @@ def test_a_connection_that_carried_nothing_teaches_nothing() -> None:
     for is_said in (False, False, True):
         assert not habits.note_end(0.0, 0, began=0.0, is_said=is_said)
     assert habits.messages(0.0) == 0
+
+
+@given(st.lists(st.integers(0, 100), max_size=50), st.integers(1, 1000))
+def test_a_share_leaves_nothing_over_that_somebody_wants(wants: list[int], places: int) -> None:
+    share = fair_share(wants, places)
+    had = [min(want, share) for want in wants]
+    assert share >= 1
+    assert sum(had) <= max(places, sum(want > 0 for want in wants))
+    if sum(wants) <= places:
+        assert share >= max(wants, default=0)
+    else:
+        assert sum(had) > places - len(wants) or share == 1
+
+
+def test_who_wants_little_leaves_the_rest() -> None:
+    assert fair_share([2, 100], 20) == 18
+    assert fair_share([100, 100], 20) == 10
+    assert fair_share([1, 2], 20) == 20
+    assert fair_share([5] * 40, 20) == 1
+    assert fair_share([], 20) == 20
+
+
+@given(st.integers(1, 20_000), st.integers(2, 64))
+def test_all_connections_have_something_to_send(connections: int, on_wire: int) -> None:
+    wanted = deliveries_for(connections, depth=3 * on_wire, on_wire=on_wire)
+    assert on_wire * connections < wanted <= 3 * on_wire * connections
+
+
+def test_many_connections_hold_few_each() -> None:
+    assert deliveries_for(1) == 8
+    assert deliveries_for(20) == 160
+    assert deliveries_for(10_000) < 24_000
