@@ -25,7 +25,7 @@ from geomail.queue.records import Slot
 
 _LIFT = Script("lift")
 _MOST = 16
-_LARGE = 32_768
+_LARGE = 16_384  # from there on Redis needs less than half, and the worker 3 us more
 _MULTI, _EXEC = pack(("MULTI",)), pack(("EXEC",))
 _UNLATCH = b"if redis.call('TYPE', KEYS[1]).ok == 'string' then redis.call('DEL', KEYS[1]) end"
 

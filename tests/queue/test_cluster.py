@@ -51,6 +51,20 @@ def _queue(cluster: RedisCluster, name: str = "queue:email") -> Queue:
     return queue
 
 
+def test_large_payloads_are_lifted_on_their_shard(cluster: RedisCluster) -> None:
+    for name in NAMES:
+        queue = _queue(cluster, name)
+        table = queue._keys.open(queue.worker)
+        raw = cluster.raws[cluster.master_of(key_slot(name.encode()))]
+        for number in range(3):  # one shows how large they are, one loads the script
+            queue.push([b"large" * 10_000] * 2)
+            slots = queue.take(9).slots
+            is_lifted = raw.hget(table, slots[0].seq).endswith(b" bb")
+            assert is_lifted or number < 2
+            queue.settle([Done(slot) for slot in slots])
+        queue.close()
+
+
 def test_several_lists_over_several_shards(cluster: RedisCluster) -> None:
     link = Link(cluster.url)
     link.probe()

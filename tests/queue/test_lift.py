@@ -227,6 +227,25 @@ def test_full_redis_is_asked_in_the_usual_way(queue: Queue, raw: Raw) -> None:
         raw.config_set("maxmemory", 0)
 
 
+@pytest.mark.parametrize("command", ["multi", "lmove", "eval", "set"])
+def test_who_may_not_do_it_takes_in_the_usual_way(
+    server: RedisServer, raw: Raw, command: str
+) -> None:
+    commands = ["+@all", f"-{command}"]
+    raw.acl_setuser("mail", enabled=True, nopass=True, commands=commands, keys=["*"])
+    queue = Queue(Link(server.url.replace("unix://", "unix://mail:any@")), lease_s=100_000)
+    queue.register()
+    for _ in range(3):
+        slots = take_large(queue)
+        assert payloads(slots) == [LARGE]
+        # Without MULTI one comes after the other, and take finds what they did.
+        assert characters(raw, slots) == b"." or command == "multi"
+        settle_all(queue, slots)
+    assert not [key for key in raw.keys("*") if b":batch:" in key]
+    queue.close()
+    raw.acl_deluser("mail")
+
+
 def test_redis_that_is_killed_keeps_all_or_nothing(own_server: RedisServer) -> None:
     queue = Queue(Link(own_server.url), lease_s=100_000)
     queue.register()

@@ -9,6 +9,7 @@ from redis_servers import NewQueue, RedisServer, dump
 
 from geomail.queue import Dead, Done, JobState, Link, Park, Part, Queue, Release, Retry, Split
 from geomail.queue import whereabouts as rooms
+from geomail.queue.link import Script
 from geomail.queue.records import Slot
 from geomail.queue.whereabouts import Search, Whereabouts, is_id
 
@@ -230,6 +231,20 @@ def test_a_label_of_a_settled_slot_is_not_in_hand(queue: Queue, search: Search) 
     slots = take(queue, labelled("x"), labelled("y"))
     queue.settle([Done(slots[0])])
     assert search.search("x", is_it("x")) == ([], [])
+
+
+def test_what_was_lifted_unread(queue: Queue, search: Search, raw: Raw) -> None:
+    raw.script_load(Script("lift").source)
+    queue._lift.large = 1
+    queue.settle([Done(slot) for slot in take(queue, b"any")])
+    elsewhere = queue.submit([b"somebody's"])[0]
+    raw.rename("{queue:email}:pushed", "kept")
+    slots = take(queue, labelled("x"), b"\x01" + elsewhere.encode())
+    raw.rename("kept", "{queue:email}:pushed")
+    assert b" bb" in raw.hget("{queue:email}:open:" + queue.worker, slots[0].seq)
+    assert places(search, "x") == ["in hand"]
+    assert found(search, slots[0].id).payload == labelled("x")
+    assert found(search, elsewhere).place == "waiting"
 
 
 def test_what_was_not_looked_at_is_said(
