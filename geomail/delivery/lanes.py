@@ -11,6 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import gevent
 from gevent.event import Event
@@ -78,6 +79,7 @@ class Lanes:
         self.ceilings = CeilingsOf(ceilings)
         self._needy: tuple[dict[Lane, None], dict[Lane, None]] = ({}, {})  # of a first, of more
         self._making_place_until = 0.0
+        self._dismissed: set[Sender] = set()
         self._staffed = 0  # lanes with a sender
         self._busy, self._busy_when_shared = 0, 0  # lanes with work
         self.lanes: list[Lane] = []
@@ -300,6 +302,7 @@ class Lanes:
     def _sender_left(self, sender: Sender) -> None:
         lane = sender.lane
         lane.discard(sender)
+        self._dismissed.discard(sender)
         self._staffed -= not lane.senders
         self._making_place_until = 0.0
         if self.is_draining:
@@ -324,7 +327,8 @@ class Lanes:
     def _make_place(self, *, for_first: bool) -> None:
         """Ask one sender to leave: the longest idle, else one of the lane furthest above its share.
 
-        One at a time: the next is asked when it has left, or takes too long. `for_first`: the lane
+        One that works at a time: the next is asked when it has left, or takes too long; idle ones
+        for as many lanes as wait, so that these don't wait for each goodbye. `for_first`: the lane
         that needs it has none at all, and with more lanes than connections they have to take turns.
         """
         now = time.monotonic()
@@ -333,7 +337,7 @@ class Lanes:
         # Looked for in vain, it is not looked for again at once: there may be many lanes.
         self._making_place_until = now + _WATCH_S
         if self.idle:
-            next(iter(self.idle)).dismiss()
+            self._dismiss_idle()
         else:
             candidates = (lane for lane in self.lanes if not lane.leaving)
             richest = max(candidates, key=lambda lane: len(lane.senders), default=None)
@@ -342,6 +346,14 @@ class Lanes:
                 return
             richest.leaving += 1
         self._making_place_until = now + _MAKING_PLACE_S
+
+    def _dismiss_idle(self) -> None:
+        """Ask as many to leave as lanes wait for a first place, a tenth of the Pool at most."""
+        wanted = min(max(1, len(self._needy[0])), max(1, self.settings.concurrency // 10))
+        more = max(0, wanted - len(self._dismissed))
+        for sender in tuple(islice(self.idle, more)):
+            self._dismissed.add(sender)
+            sender.dismiss()
 
     # ---- time
 
