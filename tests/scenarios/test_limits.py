@@ -184,3 +184,34 @@ def test_new_limits_hold_after_a_reload(stage: Stage) -> None:
     limited(stage, host, "")
     worker.signal(signal.SIGHUP)
     host.has_taken(3_000)
+
+
+def test_who_stands_still_loses_his_leases_and_leaves_when_he_wakes(stage: Stage) -> None:
+    log = stage.folder / "crowd"
+    host = stage.host(crowd=str(log), delay_s=0.02)
+    file = limited(stage, host, "connections = 4")
+    first, *_ = workers(stage, file, 1)
+    stage.push(map(mail, range(1_500)))
+    until(lambda: [now for _, now in crowd(log)[-1:]] == [4], "four connections")
+    first.signal(signal.SIGSTOP)
+    second, *_ = workers(stage, file, 1)
+    until(lambda: held(stage) == [4], "all for the second one")
+    until(lambda: max(now for _, now in crowd(log)) == 8, "the host sees those of the first yet")
+    first.signal(signal.SIGCONT)
+    until(lambda: crowd(log)[-1][1] <= 4, "those of the first end")
+    until(lambda: held(stage) == [2, 2], "both have their share")
+    host.has_taken(1_000)
+    assert second.is_running
+
+
+def test_one_connection_for_four_workers_loses_no_time(stage: Stage) -> None:
+    log = stage.folder / "crowd"
+    host = stage.host(crowd=str(log), delay_s=0.01)
+    file = limited(stage, host, "connections = 1")
+    workers(stage, file, 4)
+    stage.push(map(mail, range(600)))
+    host.has_taken(600)
+    once_each(host.arrivals(), users(600))
+    assert max(now for _, now in crowd(log)) == 1
+    times = sorted(each.at for each in host.look())
+    assert times[-1] - times[0] < 15  # 6 s at best
