@@ -244,11 +244,12 @@ class Lanes:
 
     def staff(self, lane: Lane) -> None:
         """Wake or start senders for `lane` while it has work for more and may have more."""
-        if lane.limits is None and lane.brake is None:
-            self.wake(lane, len(lane.ready))
-        else:
+        if lane.limits is not None or lane.brake is not None:
             lane.stir()
-        self.staff_up(lane)
+        elif lane.idle:
+            self.wake(lane, len(lane.ready))
+        if len(lane.ready) > lane.connecting:
+            self.staff_up(lane)
 
     def wake(self, lane: Lane, most: int) -> int:
         """Wake idle senders of `lane`, `most` at most; return how many."""

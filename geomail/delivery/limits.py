@@ -2,8 +2,8 @@
 
 What is allowed is agreed with the other workers in Redis (queue/limits.py), by one greenlet, the
 asker, for as long as there is work: a slice of times for the next tenth of a second, and leases of
-connections, renewed each second. A second one, the pacer, wakes as many idle senders as mails may
-go. So nothing waits for Redis in a mail's way, and no mail has a timer.
+connections, renewed in time. A second one, the pacer, wakes as many idle senders as mails may go.
+So nothing waits for Redis in a mail's way, and no mail has a timer.
 
     a token is more than two      the route waits: it takes no deliveries until shortly before,
     seconds away                  and what is ready is parked, for whoever has the next token
@@ -55,7 +55,7 @@ class RouteLimits:
         self._limiter = limiter
         self._limits = Limits()
         self._tokens: Tokens | None = None
-        self._permit = Permit(0, 0, 0, 0.0)
+        self._permit = Permit(0, 0, 0, 0, 0.0)
         self._is_listed = False  # in Redis, with connections or the wish for some
         self._said: int | None = None  # connections, in the question that is under way
         self._rests: deque[float] = deque()
@@ -272,8 +272,11 @@ class RouteLimits:
             self._dismiss_idle()
         if permit.share > self._used(now):
             self._staff()
-        is_content = permit.granted >= wanted and permit.share >= permit.granted
-        return _RENEW_S if is_content else _HUNGRY_S
+        if permit.granted < wanted or permit.share < permit.granted:
+            return _HUNGRY_S
+        return (
+            self._limiter.lease_s / 6 if permit.left else min(_RENEW_S, self._limiter.lease_s / 6)
+        )
 
     def _missing(self, now: float) -> int:
         if not self.is_open(now):
@@ -325,7 +328,7 @@ class RouteLimits:
             if self.has_connections and self._used(now) and not self._allowed(now):
                 self._come_down(sum(len(lane.senders) for lane in self.lanes))
             pause_s = self._wake(now)
-            if not self._pacing.wait(pause_s) and pause_s == _IDLE_S and not self._works():
+            if not self._pacing.wait(pause_s) and not self._works():
                 return
             if pause_s < _TICK_S:
                 gevent.sleep(_TICK_S)

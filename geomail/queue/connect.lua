@@ -2,9 +2,9 @@
 --
 -- KEYS  {geomail:<route>}:conns
 -- ARGV  holder, connections that it can't do without now, wanted, limit, lease in ms, holders known to be dead…
--- Returns  {granted, share, waiting, other holder…}: of `granted` the holder is sure until the lease ends; where others
---          wait it should come down to `share`, end what is idle, and say so; `waiting`: how many do.
---          Others are named only where less was granted than wanted.
+-- Returns  {granted, share, waiting, left, other holder…}: of `granted` the holder is sure until the lease ends; where
+--          others wait it should come down to `share`, end what is idle, and say so; `waiting`: how many do;
+--          `left`: how many nobody has. Others are named only where less was granted than wanted.
 --
 -- A field is `<granted> <wanted> <end of the lease in ms>`. What is granted is taken back by nobody before the lease
 -- ends, so their sum is never above the limit; after a roll-back each holder says again what it has, and all come
@@ -58,9 +58,10 @@ else
 end
 local must_share = is_another_hungry or taken + granted > limit
 local reply = {granted, must_share and math.min(granted, share) or granted, #hunger}
+reply[4] = math.max(0, limit - taken - granted)
 if granted < wanted then
   for i, name in ipairs(others) do
-    reply[3 + i] = name
+    reply[4 + i] = name
   end
 end
 return reply

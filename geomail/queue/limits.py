@@ -37,11 +37,15 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """So many connections until a time; so many others wait for some: come down to `share`."""
+    """So many connections until a time; so many others wait for some: come down to `share`.
+
+    `left`: how many nobody has.
+    """
 
     granted: int
     share: int
     waiting: int
+    left: int
     until_s: float
 
 
@@ -127,8 +131,10 @@ class Limiter:
         arguments: tuple[Word, ...]
         arguments = (self._me().name, has, wanted, limit, int(self.lease_s * 1000), *dead)
         connection = self._connection(self._link.place_of(key), key)
-        granted, share, waiting, *others = connection.run(_CONNECT, [key], arguments, patient=True)
-        permit = Permit(granted, share, waiting, sent_s + self.lease_s)
+        granted, share, waiting, left, *others = connection.run(
+            _CONNECT, [key], arguments, patient=True
+        )
+        permit = Permit(granted, share, waiting, left, sent_s + self.lease_s)
         return permit, [name.decode() for name in others]
 
     def _me(self) -> Holder:
