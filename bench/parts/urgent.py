@@ -8,7 +8,8 @@ Two lists, urgent=8 and bulk=1, and one host that answers at once. An urgent mai
     both      BULK mails, and urgent ones from the first of them to the last
 
 The rate of the bulk is that of its middle eight tenths. Then weights: three lists, 8, 4 and 1, with
-BULK / 2 mails each, and the shares among those that arrived while none was near its end.
+BULK / 4 mails each, and the shares among those that arrived while none was near its end; with 1, 20
+and 200 connections.
 """
 
 import itertools
@@ -32,6 +33,7 @@ _FIRST_URGENT = 10_000_000
 _EVERY_S = (0.005, 0.015)
 _EMPTY_S, _QUICK_EMPTY_S = 5.0, 2.0
 _WEIGHTS = {"eight": 8, "four": 4, "one": 1}
+_CONCURRENCIES = (1, 20, 200)
 _ALLOWED_S, _TIMES_EMPTY, _LEAST_BULK, _MOST_OFF = 0.020, 3, 0.95, 0.10
 
 
@@ -59,7 +61,8 @@ def run(args: Namespace) -> None:
     said = aim("0.95", is_met=beside >= _LEAST_BULK * alone)
     print(f"        bulk {alone:,.0f} mails/s alone, {beside:,.0f} with urgent ones:", end=" ")
     print(f"{beside / alone:.3f} {said}", flush=True)
-    _weights(args)
+    for concurrency in _CONCURRENCIES:
+        _weights(concurrency, args)
 
 
 def _p99(sorted_s: list[float]) -> float:
@@ -156,25 +159,21 @@ def _books(this: Trial, *lists: str) -> Books:
 # ---- weights
 
 
-def _weights(args: Namespace) -> None:
-    each = args.bulk // 2
+def _weights(concurrency: int, args: Namespace) -> None:
+    each, dues = args.bulk // 4, [w / sum(_WEIGHTS.values()) for w in _WEIGHTS.values()]
+    timed = int(0.8 * each / max(dues))  # by then the heaviest list has had eight tenths
+    flags = ["--concurrency", concurrency]
+    flags += [f for name, weight in _WEIGHTS.items() for f in ("--queue", f"{name}={weight}")]
     with trial([Plan("host")]) as this:
         for number, name in enumerate(_WEIGHTS):
             numbers = range(number * _FIRST_URGENT, number * _FIRST_URGENT + each)
             this.push(mails(numbers, size=args.size), Queue(Link(this.url), name))
-        flags = [f for name, weight in _WEIGHTS.items() for f in ("--queue", f"{name}={weight}")]
         with this.hire([*flags, "--relay", this.farm.url("host")]) as worker:
-            all_of_them = len(_WEIGHTS) * each
-            arrivals = this.arrived(all_of_them, worker, within_s=60 + all_of_them / 1000)
+            arrivals = this.arrived(timed, worker, within_s=60 + timed / 500)
         books = _books(this, *_WEIGHTS)
-    # By then the heaviest list has had eight tenths of its mails.
-    until = int(each * 0.8 * sum(_WEIGHTS.values()) / max(_WEIGHTS.values()))
-    timed = arrivals[until // 20 : until]
-    seen = Counter(arrival.number // _FIRST_URGENT for arrival in timed)
-    worst = 0.0
-    for number, weight in enumerate(_WEIGHTS.values()):
-        due = weight / sum(_WEIGHTS.values())
-        share = seen[number] / len(timed)
-        worst = max(worst, abs(share / due - 1))
-        print(f"urgent  weight {weight}: {share:.4f} of the mails, {share / due:.3f} of its due")
-    print(f"        {worst:.1%} off at most {aim('10 %', is_met=worst <= _MOST_OFF)}; {books}")
+    seen = Counter(arrival.number // _FIRST_URGENT for arrival in arrivals[timed // 20 : timed])
+    had = [seen[number] / seen.total() / due for number, due in enumerate(dues)]
+    worst = max(abs(part - 1) for part in had)
+    print(f"urgent  weights, {concurrency} connections: each list had", end=" ")
+    print(", ".join(f"{part:.3f}" for part in had), "of its due:", end=" ")
+    print(f"{worst:.1%} off at most {aim('10 %', is_met=worst <= _MOST_OFF)}; {books}", flush=True)
