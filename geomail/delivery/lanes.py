@@ -17,6 +17,7 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 
+from geomail import log
 from geomail.config import Settings
 from geomail.delivery.ceilings import CeilingsOf, Shelf
 from geomail.delivery.delivery import Delivery
@@ -34,6 +35,7 @@ from geomail.queue import Limiter
 _WATCH_S = 0.25
 _MAKING_PLACE_S = 1.0
 _GOODBYE_S = 0.5
+_SILENCE_S = 60.0
 
 
 class Lanes:
@@ -376,18 +378,28 @@ class Lanes:
     def _watch(self) -> None:
         while True:
             gevent.sleep(_WATCH_S)
-            now = time.monotonic()
-            for direct in self.directs.values():
-                direct.tidy(now)
-            self._share_anew()
-            self._staff_needy()
-            self._part(now)
-            for lane in self.lanes:
-                lane.pulse.note(now, lane.begun)
-                for sender in tuple(lane.senders):
-                    sender.check_deadline(now)
-                if refused := lane.refusals.overdue(now):
-                    gevent.spawn(lane.bury, refused)  # a fault in there is not the watchdog's
+            try:
+                self._look(time.monotonic())
+            except Exception as error:  # noqa: BLE001 - the top of a greenlet
+                log.error("watchdog_broke", why=repr(error))
+
+    def _look(self, now: float) -> None:
+        for lane in self.lanes:
+            for sender in tuple(lane.senders):
+                sender.check_deadline(now)
+        for lane in self.lanes:
+            lane.pulse.note(now, lane.begun)
+            if refused := lane.refusals.overdue(now):
+                gevent.spawn(lane.bury, refused)  # a fault in there is not the watchdog's
+        if self.is_draining:
+            return
+        for direct in self.directs.values():
+            direct.tidy(now)
+        self._share_anew()
+        self._staff_needy()
+        self._part(now)
+        for lane in [lane for lane in self.lanes if _is_silent(lane, now)]:
+            lane.fail(f"nothing was answered for {_SILENCE_S:g} s", began=now)
 
     def _part(self, now: float) -> None:
         """Wait no more for answers to QUIT where the place is needed."""
@@ -425,3 +437,11 @@ class Lanes:
 
     def _unbegun(self) -> list[Delivery]:
         return [delivery for lane in self.lanes for delivery in lane.empty()]
+
+
+def _is_silent(lane: Lane, now: float) -> bool:
+    """Return whether connections that have mail have been answered nothing for long."""
+    since = max(lane.health.heard_at, lane.health.last_failure_at, lane.busy_since)
+    if now < since + _SILENCE_S:
+        return False
+    return len(lane.senders) > len(lane.idle) + lane.connecting + lane.behind

@@ -47,6 +47,7 @@ class Orders(msgspec.Struct, omit_defaults=True):
     tokens: dict[str, str] | None = None
     mechanisms: str = "PLAIN LOGIN"
     mails_per_connection: int | None = None
+    max_connections: int | None = None
     says_421: bool = False
     delay_s: float = 0.0
     policy: dict[str, Any] = {}
@@ -105,6 +106,7 @@ def _sink(orders: Orders) -> Sink:
         logins=orders.logins,
         tokens=orders.tokens,
         mails_per_connection=orders.mails_per_connection,
+        max_connections=orders.max_connections,
         says_421=orders.says_421,
         delay_s=orders.delay_s,
     )
