@@ -1,10 +1,12 @@
 """The brake of one lane: its host has said that mails come too fast (slowing.py).
 
-One timer at a time wakes a sender when the next mail may go. When the rate is whole again the brake
-goes, and nothing is left of it.
+One timer at a time wakes a sender when the next mail may go. What can't go soon leaves the lane,
+for another host or for Redis. When the rate is whole again the brake goes, and nothing is left of
+it.
 """
 
 import math
+import time
 from typing import TYPE_CHECKING
 
 import gevent
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
     from geomail.delivery.lane import Lane
 
 _WORTH_S = 2.0
+
+
+def slow_down(lane: "Lane", text: str) -> None:
+    """The host of `lane` says that mails come too fast."""
+    now = time.monotonic()
+    if lane.brake is None:
+        rate = lane.pulse.rate(now, lane.begun, since=lane.busy_since)
+        lane.brake = Brake(lane, Slowing(now, rate=rate))
+    elif not lane.brake.slowing.cut(now):
+        return
+    lane.brake.tell(now, text)
+    most = lane.brake.most_in_hand(now)
+    if len(lane.ready) > most:
+        lane.house.stranded(lane.empty(but=most))
 
 
 class Brake:

@@ -27,19 +27,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from geomail import log, metrics
-from geomail.delivery.brake import Brake
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.health import Health, Trouble
 from geomail.delivery.outcome import Outcome
 from geomail.delivery.pace import Backoff
 from geomail.delivery.ready import AnyReady, places, ready_for
 from geomail.delivery.refusals import HOLD_S, Refusals, Ruling
-from geomail.delivery.slowing import Pulse, Slowing
+from geomail.delivery.slowing import Pulse
 from geomail.delivery.transport import Terms
 from geomail.delivery.ways import Ways
 from geomail.delivery.window import START
 
 if TYPE_CHECKING:
+    from geomail.delivery.brake import Brake
     from geomail.delivery.lanes import Lanes
     from geomail.delivery.limits import RouteLimits
     from geomail.delivery.sender import Sender
@@ -144,7 +144,7 @@ class Lane:
 
     def has_place(self, now: float) -> bool:
         """Return whether one more delivery may wait here; some more than `room()` says."""
-        most = 1 if self.health.is_probing else self._wanted() * _OVERFLOW
+        most = 1 if self.health.is_probing else self._wanted() * self._overflow()
         return self.is_open(now) and self._under_way() < most
 
     def has_place_for(self, name: str, now: float) -> bool:
@@ -175,6 +175,11 @@ class Lane:
             wanted if self.limits is None and self.brake is None else self._wanted_at_most(wanted)
         )
 
+    def _overflow(self) -> int:
+        # What waits for its time here could go elsewhere meanwhile.
+        is_paced = self.brake is not None or (self.limits is not None and self.limits.has_rate)
+        return 1 if is_paced else _OVERFLOW
+
     def _wanted_at_most(self, wanted: int) -> int:
         now = time.monotonic()
         if self.limits is not None:
@@ -197,14 +202,6 @@ class Lane:
         if self.brake is not None:
             self.brake.spend(now)
         return True
-
-    def rate(self, now: float) -> float | None:
-        """Return how many mails a second it is kept to, or has been granted; None: it is not."""
-        if self.brake is not None:
-            return round(self.brake.slowing.rate(now), 1)
-        if self.limits is not None and self.limits.has_rate:
-            return round(self.limits.rate(now), 1)
-        return None
 
     def not_begun(self, now: float) -> None:
         """Take back what `may_begin` has counted."""
@@ -230,16 +227,6 @@ class Lane:
             self.brake.stir(time.monotonic())
         elif self.limits is not None and not self.limits.has_rate:
             self.house.wake(self, len(self.ready))
-
-    def slow_down(self, text: str) -> None:
-        """The host says that mails come too fast."""
-        now = time.monotonic()
-        if self.brake is None:
-            rate = self.pulse.rate(now, self.begun, since=self.busy_since)
-            self.brake = Brake(self, Slowing(now, rate=rate))
-            self.brake.tell(now, text)
-        elif self.brake.slowing.cut(now):
-            self.brake.tell(now, text)
 
     # ---- deliveries come and go
 

@@ -17,6 +17,7 @@ from collections import deque
 
 from geomail import log, metrics
 from geomail.delivery import wording
+from geomail.delivery.brake import slow_down
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.health import Trouble
 from geomail.delivery.lane import Lane
@@ -105,7 +106,7 @@ class Reckoning:
         for outcome in outcomes:
             is_for_now = outcome.code is not None and 400 <= outcome.code < 500
             if is_for_now and wording.is_too_fast(outcome.text):
-                self._lane.slow_down(outcome.text)
+                slow_down(self._lane, outcome.text)
                 return
 
     def _accepted(self, delivery: Delivery, outcomes: list[Outcome], onward: list[int]) -> None:

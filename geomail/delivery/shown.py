@@ -117,7 +117,7 @@ def shown(route: "Route", lane: "Lane", now: float) -> LaneShown:
         lane.health.window.ceiling,
         ready=len(lane.ready),
         in_hand=lane.in_hand,
-        rate=lane.rate(now),
+        rate=_rate(lane, now),
         binding=_binding(lane, now),
         delivered=lane.delivered,
         failed=lane.failed,
@@ -151,6 +151,15 @@ def _why(lane: "Lane", now: float) -> str | None:
     if lane.last_error and not lane.is_well:
         return lane.last_error[:_LONGEST_WHY]
     return lane.limits.why(now) if lane.limits is not None else None
+
+
+def _rate(lane: "Lane", now: float) -> float | None:
+    """Return how many mails a second the lane is kept to, or has been granted; None: it is not."""
+    if lane.brake is not None:
+        return round(lane.brake.slowing.rate(now), 1)
+    if lane.limits is not None and lane.limits.has_rate:
+        return round(lane.limits.rate(now), 1)
+    return None
 
 
 def _binding(lane: "Lane", now: float) -> Binding | None:
