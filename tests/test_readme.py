@@ -66,6 +66,8 @@ def test_both_commands_of_a_fresh_machine_are_there() -> None:
 )
 def test_every_command_can_be_typed(line: str) -> None:
     given = usage.read(shlex.split(line)[1:])
+    if given["hold"] or given["resume"]:
+        given["--relay"] = []  # there it is a name
     config.load(given, {"GEOMAIL_RELAY_PASSWORD": "secret"}, places=())
 
 
@@ -119,7 +121,7 @@ def test_the_php_producer_makes_a_mail(needs_program: Callable[[str], str]) -> N
 
 
 def test_the_file_is_understood(tmp_path: Path) -> None:
-    (text,) = blocks("toml")
+    text, _ = blocks("toml")
     place = tmp_path / "geomail.toml"
     place.write_text(text, "utf-8")
     settings = config.load({"--config": str(place)}, {"GEOMAIL_RELAY_PASSWORD": "x"}, places=())
@@ -129,6 +131,17 @@ def test_the_file_is_understood(tmp_path: Path) -> None:
         "mail2.example.com",
     ]
     config.require_relays(settings)
+
+
+def test_the_file_with_many_hosts_is_understood(tmp_path: Path) -> None:
+    _, text = blocks("toml")
+    place = tmp_path / "geomail.toml"
+    place.write_text(text, "utf-8")
+    settings = config.load({"--config": str(place)}, {"GEOMAIL_RELAY_PASSWORD": "x"}, places=())
+    config.require_relays(settings)
+    assert settings.queues == (("urgent", 8), ("queue:email", 4), ("bulk", 1))
+    assert settings.relays["default"].weights == (3, 1)
+    assert len(settings.routing) == 1
 
 
 def test_the_keys_of_the_table_are_understood() -> None:
