@@ -9,9 +9,9 @@ payload, so whatever it begins with it is a producer's: its character in `open` 
 Promised: such a MULTI is sent once. When its reply is lost, take is asked for the same seq, which
 has it or uses it up; what arrives after that finds it used, and a latch that keeps it out.
 
-Not promised: how many bytes come. The number of payloads is chosen by the largest of the last take,
-so where large ones become much larger, one take may bring up to 16 of those; then they are taken as
-usual, until they are as large as each other.
+Not promised: how many bytes come. The number of payloads is chosen by the largest of the last take:
+where large ones become much larger, one take may bring up to 16 of those, and more than it was
+asked for by as much; the next one reckons with them.
 """
 
 from collections.abc import Sequence

@@ -70,6 +70,13 @@ def test_it_brings_no_more_than_asked_for_and_what_fits(queue: Queue) -> None:
     assert len(queue.take(256, max_bytes=1).slots) == 1
 
 
+def test_one_take_at_most_is_wrong_about_their_size(queue: Queue) -> None:
+    settle_all(queue, take_large(queue))
+    queue.push([b"l" * 1_000_000] * 40)
+    counts = [len(queue.take(256, max_bytes=2_000_000).slots) for _ in range(3)]
+    assert counts == [16, 2, 2]
+
+
 @pytest.mark.parametrize("strange", [b"", b"\x01", b"\x01nobody.1.0"])
 def test_strange_payload_is_a_producers_whatever_it_begins_with(
     queue: Queue, new_queue: NewQueue, raw: Raw, strange: bytes
