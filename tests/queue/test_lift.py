@@ -190,6 +190,34 @@ def test_what_comes_late_takes_nothing(queue: Queue, raw: Raw, is_settled: bool)
     assert dump(raw) == before
 
 
+def test_what_comes_late_finds_its_name_used_up(queue: Queue, raw: Raw) -> None:
+    settle_all(queue, take_large(queue))
+    late = cut_before(queue)
+    assert queue.take(10).slots == []
+    queue.push([LARGE])
+    before = dump(raw)
+    assert queue._taker.try_atomically(*late[0])
+    assert dump(raw) == before
+
+
+@pytest.mark.parametrize("place", ["front", "pushed", "arrive", "delayed"])
+def test_nothing_is_lifted_past_what_comes_first(queue: Queue, place: str) -> None:
+    slots = take_large(queue)
+    queue.settle([Release(slot, FRESH) if place == "front" else Done(slot) for slot in slots])
+    if place == "pushed":
+        queue.submit([b"first"])
+    if place == "arrive":
+        queue.push([b"first"])
+        queue.wait(1)
+    if place == "delayed":
+        queue.push([b"first"])
+        queue.settle([Retry(slot, 0, FRESH) for slot in queue.take(1).slots])
+        queue._lift._largest = len(LARGE)
+    queue.push([b"second"])
+    first = LARGE if place == "front" else b"first"
+    assert payloads(queue.take(10).slots) == [first, b"second"]
+
+
 def test_missing_script_moves_nothing(queue: Queue, raw: Raw) -> None:
     settle_all(queue, take_large(queue))
     raw.script_flush()

@@ -171,7 +171,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _lift(self, who: int, n: int, kinds: list[str], lost: str, twice: bool) -> None:
         actor, model = self.actors[who], self.model
-        if model.is_in_front():
+        if model.is_in_front() and len(kinds) % 4:  # else what is in front comes in between
             self._take(who, 20, None, False)
         if actor.queue._lease.holds_suspect():
             return
