@@ -1,7 +1,7 @@
 """Large payloads are lifted: moved from the list to a batch by Redis itself, and read by no script.
 
 A script that takes 100 KB copies them into Lua, out of it twice, and into the append-only file;
-LMOVE does nothing of that. So when all that the last take brought was large, the next one is a
+LMOVE does nothing of that. So when the last take was full, of large ones only, the next one is a
 MULTI: latch the batch's key (make it a string, which no LMOVE gets into), `lift.lua` (take the
 latch off if all is well), the LMOVEs, take off a latch that is left. Nobody has looked at such a
 payload, so whatever it begins with it is a producer's: its character in `open` is `b`.
@@ -38,14 +38,19 @@ class Lift:
         self.large = _LARGE
         self._taker = taker
         self._keys = keys
-        self._largest = 0  # of the last take, if all of it was large
+        self._largest = 0  # of the last take, if it was full, and all of it large
 
-    def note(self, slots: Sequence[Slot]) -> None:
-        """Look at what a take of the list has brought."""
+    def note(self, slots: Sequence[Slot], n: int, max_bytes: int) -> None:
+        """Look at what a take of the list has brought that asked for `n` and `max_bytes`.
+
+        Where it brought less there is no more, and what comes next comes first to another key.
+        """
         self._largest = 0
         if slots and len(slots[0].payload) >= self.large:
             sizes = [len(slot.payload) for slot in slots]
-            self._largest = max(sizes) if min(sizes) >= self.large else 0
+            is_full = len(slots) >= min(n, _MOST) or sum(sizes) + max(sizes) > max_bytes
+            if is_full and min(sizes) >= self.large:
+                self._largest = max(sizes)
 
     def room(self, n: int, max_bytes: int) -> int:
         """Return how many payloads to lift of `n`; 0: take has to be asked."""

@@ -187,7 +187,7 @@ class Queue:
             if reply[0] == b"OK":
                 batch = self._batch(lease, seq, reply)
                 if route is None:
-                    self._lift.note(batch.slots)
+                    self._lift.note(batch.slots, n, max_bytes)
                 return batch
             if reply[0] == b"FENCED":
                 lease.lose()

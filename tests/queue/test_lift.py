@@ -27,7 +27,7 @@ def lift(queue: Queue, *what: bytes) -> list[Slot]:
 
 def take_large(queue: Queue) -> list[Slot]:
     queue.push([LARGE])
-    return queue.take(10).slots
+    return queue.take(1).slots
 
 
 def settle_all(queue: Queue, slots: list[Slot]) -> None:
@@ -56,9 +56,17 @@ def test_what_follows_large_payloads_is_lifted_in_order(queue: Queue, raw: Raw) 
 
 
 def test_small_payloads_are_taken_as_before(queue: Queue, raw: Raw) -> None:
-    lift(queue, LARGE, b"small")
+    settle_all(queue, take_large(queue))
+    queue.push([LARGE, b"small"])
+    assert characters(raw, queue.take(2).slots) == b"bb"
     queue.push([LARGE])
-    assert characters(raw, queue.take(10).slots) == b"."
+    assert characters(raw, queue.take(1).slots) == b"."
+
+
+def test_one_after_the_other_they_are_taken_as_before(queue: Queue, raw: Raw) -> None:
+    for _ in range(3):
+        queue.push([LARGE])
+        assert characters(raw, queue.take(10).slots) == b"."
 
 
 def test_it_brings_no_more_than_asked_for_and_what_fits(queue: Queue) -> None:
@@ -222,7 +230,7 @@ def test_missing_script_moves_nothing(queue: Queue, raw: Raw) -> None:
     settle_all(queue, take_large(queue))
     raw.script_flush()
     queue.push([LARGE, LARGE])
-    slots = queue.take(10).slots
+    slots = queue.take(2).slots
     assert characters(raw, slots) == b".."
     assert "queue:email" not in dump(raw)
     settle_all(queue, slots)
