@@ -19,6 +19,7 @@ from gevent.pool import Pool
 
 from geomail import log
 from geomail.config import Settings
+from geomail.delivery.alarms import Alarms
 from geomail.delivery.ceilings import CeilingsOf, Shelf
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.direct import Direct
@@ -80,6 +81,7 @@ class Lanes:
         self.goodbyes: dict[Sender, float] = {}  # who waits for an answer to QUIT, since when
         self.ceilings = CeilingsOf(ceilings)
         self._needy: tuple[dict[Lane, None], dict[Lane, None]] = ({}, {})  # of a first, of more
+        self._alarms = Alarms(self._reopen)
         self._making_place_until = 0.0
         self._dismissed: set[Sender] = set()
         self._staffed = 0  # lanes with a sender
@@ -366,11 +368,11 @@ class Lanes:
 
     def reopen_later(self, lane: Lane, delay_s: float) -> None:
         """Look at `lane` again when its back-off, or its pause, ends."""
-        gevent.spawn_later(delay_s + 0.001, self._reopen, lane)
+        self._alarms.set(lane, delay_s)
 
     def _reopen(self, lane: Lane) -> None:
         early_s = lane.health.connects_from - time.monotonic()
-        if early_s > 0.0:  # timers are counted from when the hub was last awake
+        if early_s > 0.0:  # closed for longer meanwhile
             self.reopen_later(lane, early_s)
         self.staff(lane)
         self.news.set()
