@@ -60,7 +60,7 @@ from geomail.worker.sorting import (
 )
 
 _FULL_AGAIN_S = 1.0
-_LARGE = 65_536
+_KEPT = 512  # a larger payload is let go of: it counts with thousands of connections
 
 
 class Admission:
@@ -100,7 +100,7 @@ class Admission:
         except Exception as error:  # noqa: BLE001 - one job's surprise is not the batch's
             self._postpone(queue, slot, error)
             return
-        if len(slot.payload) > _LARGE and not _may_be_split(job):
+        if len(slot.payload) > _KEPT and not _may_be_split(job):
             slot.let_go()
         if job.dedupe_key is not None and "/" not in slot.id:
             self._claiming.append((slot, job))
