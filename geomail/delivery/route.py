@@ -90,6 +90,10 @@ class Route:
             self.closed_since = now
         return True
 
+    def is_waiting(self, now: float) -> bool:
+        """Return whether it is limits that keep its lanes closed."""
+        return any(lane.limits is not None and not lane.limits.is_open(now) for lane in self.lanes)
+
     def hold(self, *, on: bool) -> list[Delivery]:
         """Take no deliveries until told otherwise; return those that have to leave their lanes."""
         self.is_held = on

@@ -365,8 +365,12 @@ class Worker:
         sys.stdout.write(f"left delayed={delayed} parked={parked} dead={dead}\n")
         sys.stdout.flush()
         now = time.monotonic()
-        is_closed = any(route.is_closed(now) for route in self.lanes.routes.values())
-        return 1 if parked or is_closed else 0
+        routes = self.lanes.routes.values()
+        is_closed = any(route.is_closed(now) and not route.is_waiting(now) for route in routes)
+        # What is parked while others are at work, they may have parked, and will take.
+        others = [held for one in counts for held in one.workers.values()]
+        is_last = not any(held.lease_left_ms > 0 and not held.fenced for held in others)
+        return 1 if (parked and is_last) or is_closed else 0
 
     def _count(self, counts: list[Counts]) -> None:
         counts += [queue.counts() for queue in self._queues]

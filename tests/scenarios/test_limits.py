@@ -215,3 +215,32 @@ def test_one_connection_for_four_workers_loses_no_time(stage: Stage) -> None:
     assert max(now for _, now in crowd(log)) == 1
     times = sorted(each.at for each in host.look())
     assert times[-1] - times[0] < 15  # 6 s at best
+
+
+@pytest.mark.parametrize(
+    ("text", "mails"),
+    [
+        ("connections = 1", 200),
+        ("rate = '20/min'", 3),
+        ("rate = ['100/s', '150/min']\nconnections = 3", 120),
+    ],
+)
+def test_a_burst_of_several_leaves_nothing_behind(stage: Stage, text: str, mails: int) -> None:
+    host = stage.host(delay_s=0.005)
+    file = limited(stage, host, text)
+    stage.push(map(mail, range(mails)))
+    assert stage.burst("--processes", "3", "--config", file) == "left delayed=0 parked=0 dead=0"
+    once_each(host.arrivals(), users(mails))
+
+
+def test_a_quota_is_used_up_at_full_speed_and_no_further(stage: Stage) -> None:
+    host = stage.host()
+    file = limited(stage, host, "rate = ['200/s', '300/min']")
+    workers(stage, file, 2)
+    stage.push(map(mail, range(400)))
+    host.has_taken(300)
+    times = sorted(each.at for each in host.look())
+    assert times[299] - times[0] < 5
+    until(lambda: stage.counts().in_flight == 0, "all is parked")
+    assert stage.held() == 100
+    assert len(host.look()) == 300
