@@ -246,7 +246,7 @@ def test_one_relay_refuses_and_the_other_does_not_notice(stage: Stage) -> None:
 
 def test_the_second_member_takes_over_while_the_first_is_left_alone(stage: Stage) -> None:
     first = stage.host(delay_s=0.005)
-    second = stage.host()
+    second = stage.host(delay_s=0.005)
     stage.push(map(mail, range(1_000)))
     worker = stage.worker("--relay", first.url, "--relay", second.url, backoff_base_s=0.5)
     first.has_taken(200)
