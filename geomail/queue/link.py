@@ -63,7 +63,10 @@ _PASSES = re.compile(
     r"\b(READONLY|LOADING|MASTERDOWN|UNBLOCKED|CLUSTERDOWN|MOVED|ASK|TRYAGAIN|BUSY|MISCONF|NOREPLICAS"
     r"|NOSCRIPT|OOM)\b|max number of clients"
 )
-_RIGHTS = "this user may not do that: allow it scripts, and all commands on the queue's keys"
+_RIGHTS = (
+    "this user may not do that: allow it scripts, and all commands on the queue's keys and on"
+    " {geomail:*"
+)
 _ADVICE = {
     "NOAUTH": "it wants a password: put one into the URL, redis://:password@host",
     "WRONGPASS": "user or password are wrong",

@@ -11,7 +11,8 @@ from scenarios.stage import Stage, mail, once_each, until, users
 
 TAG = "{queue:email}:"
 NEEDED = ["arrive", "jobs", "delayed", "workers"]
-CAREFUL = ("+@all", "-@dangerous", "-@admin", "~queue:email", "~{queue:email}:*")
+OURS = ("~queue:email", "~{queue:email}:*", "~{geomail:*")
+CAREFUL = ("+@all", "-@dangerous", "-@admin", *OURS)
 
 
 def give_rights(stage: Stage, *rights: str) -> str:
@@ -23,7 +24,9 @@ def give_rights(stage: Stage, *rights: str) -> str:
 def test_only_what_is_needed_is_enough(stage: Stage) -> None:
     host = stage.host()
     url = give_rights(stage, *CAREFUL)
-    worker = stage.worker(relay=host, redis=url)
+    file = stage.folder / "limits.toml"
+    file.write_text(f"[relay.default]\nurl = '{host.url}'\nrate = '500/s'\nconnections = 5\n")
+    worker = stage.worker("--config", str(file), redis=url)
     stage.push([*map(mail, range(100)), mail("bad", to=["data+550@example.org"])])
     until(lambda: stage.counts().dead == 1 and stage.held() == 1)
     check(stage, pushed=101, delivered=100)
