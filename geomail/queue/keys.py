@@ -59,6 +59,16 @@ def ceiling_key(relay: str) -> bytes:
     return f"{{geomail:{relay}}}:ceiling".encode()
 
 
+def connections_key(route: str) -> bytes:
+    """The hash of who holds how many connections to a route."""
+    return f"{{geomail:{route}}}:conns".encode()
+
+
+def rate_key(route: str, rate: str) -> bytes:
+    """The hash of which times one rate of a route has given away."""
+    return f"{{geomail:{route}}}:rate:{rate}".encode()
+
+
 def _tag_of(key: str) -> str:
     """Return the part of a key that Redis Cluster hashes."""
     found = re.match(r"[^{]*\{([^}]+)\}", key)

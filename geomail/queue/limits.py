@@ -18,6 +18,7 @@ from pathlib import Path
 
 from geomail import log
 from geomail.queue.holders import Holder
+from geomail.queue.keys import connections_key, rate_key
 from geomail.queue.link import Connection, Link, Script, Word
 from geomail.queue.topology import Place
 from geomail.relays import Rate
@@ -90,7 +91,7 @@ class Limiter:
 
         `rates`: the pace, then quotas. Fewer are given, or none.
         """
-        keys = [_key(route, f"rate:{rate}") for rate in rates]
+        keys = [rate_key(route, str(rate)) for rate in rates]
         limits = [number for rate in rates for number in (rate.count, rate.per_s * 1_000_000)]
         place = self._link.place_of(keys[0])
         sent_s = time.monotonic()
@@ -125,7 +126,7 @@ class Limiter:
     def _connect(
         self, route: str, limit: int, has: int, wanted: int, dead: list[str]
     ) -> tuple[Permit, list[str]]:
-        key = _key(route, "conns")
+        key = connections_key(route)
         self._me().touch()
         sent_s = time.monotonic()
         arguments: tuple[Word, ...]
@@ -146,7 +147,3 @@ class Limiter:
         if place not in self._connections:
             self._connections[place] = self._link.open("limits", key)
         return self._connections[place]
-
-
-def _key(route: str, name: str) -> bytes:
-    return f"{{geomail:{route}}}:{name}".encode()
