@@ -11,6 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from heapq import nlargest
 from itertools import islice
 
 import gevent
@@ -82,7 +83,7 @@ class Lanes:
         self.ceilings = CeilingsOf(ceilings)
         self._needy: tuple[dict[Lane, None], dict[Lane, None]] = ({}, {})  # of a first, of more
         self._alarms = Alarms(self._reopen)
-        self._making_place_until = 0.0
+        self._making_place_until, self._asked = 0.0, 0
         self._dismissed: set[Sender] = set()
         self._staffed = 0  # lanes with a sender
         self._busy, self._busy_when_shared = 0, 0  # lanes with work
@@ -309,7 +310,9 @@ class Lanes:
         lane.discard(sender)
         self._dismissed.discard(sender)
         self._staffed -= not lane.senders
-        self._making_place_until = 0.0
+        self._asked -= 1
+        if self._asked <= 0:
+            self._making_place_until = 0.0
         if self.is_draining:
             return
         if lane.limits is not None:
@@ -330,35 +333,37 @@ class Lanes:
         return tenth if self.directs else min(tenth, without)
 
     def _make_place(self, *, for_first: bool) -> None:
-        """Ask one sender to leave: the longest idle, else one of the lane furthest above its share.
+        """Ask senders to leave: the longest idle, else one each of the lanes that have most.
 
-        One that works at a time: the next is asked when it has left, or takes too long; idle ones
-        for as many lanes as wait, so that these don't wait for each goodbye. `for_first`: the lane
-        that needs it has none at all, and with more lanes than connections they have to take turns.
+        As many as lanes wait, a tenth of the Pool at most; the next are asked when they have left,
+        or take too long. `for_first`: who needs it has none at all, and with more lanes than
+        connections they have to take turns; else only those above their share are asked.
         """
         now = time.monotonic()
         if now < self._making_place_until:
             return
         # Looked for in vain, it is not looked for again at once: there may be many lanes.
         self._making_place_until = now + _WATCH_S
-        if self.idle:
-            self._dismiss_idle()
-        else:
-            candidates = (lane for lane in self.lanes if not lane.leaving)
-            richest = max(candidates, key=lambda lane: len(lane.senders), default=None)
-            least = 0 if for_first else self.share
-            if richest is None or len(richest.senders) <= min(self.share, least):
-                return
-            richest.leaving += 1
-        self._making_place_until = now + _MAKING_PLACE_S
+        waiting = len(self._needy[0 if for_first else 1])
+        most = min(max(1, waiting), max(1, self.settings.concurrency // 10))
+        self._asked = self._dismiss_idle(most) if self.idle else self._ask_rich(most, for_first)
+        if self._asked:
+            self._making_place_until = now + _MAKING_PLACE_S
 
-    def _dismiss_idle(self) -> None:
-        """Ask as many to leave as lanes wait for a first place, a tenth of the Pool at most."""
-        wanted = min(max(1, len(self._needy[0])), max(1, self.settings.concurrency // 10))
-        more = max(0, wanted - len(self._dismissed))
+    def _dismiss_idle(self, most: int) -> int:
+        more = max(0, most - len(self._dismissed))
         for sender in tuple(islice(self.idle, more)):
             self._dismissed.add(sender)
             sender.dismiss()
+        return 1
+
+    def _ask_rich(self, most: int, for_first: bool) -> int:
+        least = 0 if for_first else self.share
+        rich = [lane for lane in self.lanes if _left(lane) > least]
+        asked = nlargest(most, rich, key=_left)
+        for lane in asked:
+            lane.leaving += 1
+        return len(asked)
 
     # ---- time
 
@@ -447,3 +452,8 @@ def _is_silent(lane: Lane, now: float) -> bool:
     if now < since + _SILENCE_S:
         return False
     return len(lane.senders) > len(lane.idle) + lane.connecting + lane.behind
+
+
+def _left(lane: Lane) -> int:
+    """Return how many senders a lane has when those have left that were asked to."""
+    return len(lane.senders) - lane.leaving

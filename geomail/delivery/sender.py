@@ -269,7 +269,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
             is_counted = bool(lane.limits or lane.brake) and not onward and bool(lane.ready)
             delivery = None
             if not is_counted or lane.may_begin(time.monotonic()):
-                delivery = self._taken = onward.popleft() if onward else lane.take()
+                delivery = self._taken = onward.pop(0) if onward else lane.take()
             if delivery is None:
                 if not is_idle or not self._wait(session):
                     return None

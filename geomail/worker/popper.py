@@ -76,8 +76,10 @@ class Popper:
         self._unusable = unusable
         self._retire = retire
         self._most = settings.max_messages
-        # Thousands of connections may all be answered before it is a popper's turn again.
-        self._at_once = max(TAKE_LIMIT, min(_LARGEST_TAKE, settings.concurrency // _TAKES))
+        self._at_once = TAKE_LIMIT
+        if len(queues) == 1:  # else an urgent mail waits behind its admissions, for 20 ms
+            # Thousands of connections may all be answered before it is a popper's turn again.
+            self._at_once = max(TAKE_LIMIT, min(_LARGEST_TAKE, settings.concurrency // _TAKES))
         self._rounds = 0
         self._empty: set[Queue] = set()
         self._calls = 0  # how often somebody said that a list may have something
