@@ -45,7 +45,7 @@ class CeilingsOf:
         try:
             ceiling = shelf.recall(lane.terms.relay.name, lane.name)
         except Exception as error:  # noqa: BLE001 - the top of a greenlet
-            log.warning("ceiling_not_recalled", host=lane.name, why=repr(error))
+            self._give_up(error)
             return
         if ceiling is not None:
             lane.health.know(ceiling, time.monotonic())
@@ -54,4 +54,10 @@ class CeilingsOf:
         try:
             shelf.keep(lane.terms.relay.name, lane.name, ceiling)
         except Exception as error:  # noqa: BLE001 - the top of a greenlet
-            log.warning("ceiling_not_kept", host=lane.name, why=repr(error))
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        # Refused for good, as where a user of Redis has no right to those keys: once is enough.
+        if self._shelf is not None:
+            self._shelf = None
+            log.warning("ceilings_not_kept", why=str(error) or repr(error))

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _OVERFLOW = 4
 _MOST_ASKED = 256
+_SILENCE_S = 60.0
 
 
 Report = Callable[[Delivery, list[Outcome], "Lane"], None]
@@ -160,6 +161,13 @@ class Lane:
         """
         health = self.health
         return len(self.senders) - (self.behind if health.strikes else 0) >= health.window.size
+
+    def is_silent(self, now: float) -> bool:
+        """Return whether connections that have mail have been answered nothing for long."""
+        since = max(self.health.heard_at, self.health.last_failure_at, self.busy_since)
+        if now < since + _SILENCE_S:
+            return False
+        return len(self.senders) > len(self.idle) + self.connecting + self.behind
 
     def _under_way(self) -> int:
         # What waits to know whose refusal it has is in nobody's way: the next one may decide it.

@@ -37,7 +37,6 @@ from geomail.queue import Limiter
 _WATCH_S = 0.25
 _MAKING_PLACE_S = 1.0
 _GOODBYE_S = 0.5
-_SILENCE_S = 60.0
 
 
 class Lanes:
@@ -405,8 +404,8 @@ class Lanes:
         self._share_anew()
         self._staff_needy()
         self._part(now)
-        for lane in [lane for lane in self.lanes if _is_silent(lane, now)]:
-            lane.fail(f"nothing was answered for {_SILENCE_S:g} s", began=now)
+        for lane in [lane for lane in self.lanes if lane.is_silent(now)]:
+            lane.fail("connections that have mail are answered nothing", began=now)
 
     def _part(self, now: float) -> None:
         """Wait no more for answers to QUIT where the place is needed."""
@@ -444,14 +443,6 @@ class Lanes:
 
     def _unbegun(self) -> list[Delivery]:
         return [delivery for lane in self.lanes for delivery in lane.empty()]
-
-
-def _is_silent(lane: Lane, now: float) -> bool:
-    """Return whether connections that have mail have been answered nothing for long."""
-    since = max(lane.health.heard_at, lane.health.last_failure_at, lane.busy_since)
-    if now < since + _SILENCE_S:
-        return False
-    return len(lane.senders) > len(lane.idle) + lane.connecting + lane.behind
 
 
 def _left(lane: Lane) -> int:

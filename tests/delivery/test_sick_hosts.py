@@ -11,7 +11,7 @@ from gevent.event import Event
 from house import House, MakeHouse, many, talk, until, url
 from scripted import Host, Peer
 
-from geomail.delivery import lanes
+from geomail.delivery import lane
 from geomail.delivery.outcome import Fate
 from geomail.delivery.window import START
 from geomail.sink import Sink
@@ -161,7 +161,7 @@ def test_a_closed_lane_takes_nothing_for_a_connection_that_hangs(make_house: Mak
 def test_a_host_that_falls_silent_is_tried_by_another_connection(
     make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "_SILENCE_S", 0.5)
+    monkeypatch.setattr(lane, "_SILENCE_S", 0.5)
     talks: list[Peer] = []
 
     def play(peer: Peer) -> None:

@@ -11,7 +11,8 @@ from scenarios.stage import Stage, mail, once_each, until, users
 
 TAG = "{queue:email}:"
 NEEDED = ["arrive", "jobs", "delayed", "workers"]
-OURS = ("~queue:email", "~{queue:email}:*", "~{geomail:*")
+OF_THE_LIST = ("~queue:email", "~{queue:email}:*")
+OURS = (*OF_THE_LIST, "~{geomail:*")
 CAREFUL = ("+@all", "-@dangerous", "-@admin", *OURS)
 
 
@@ -32,6 +33,17 @@ def test_only_what_is_needed_is_enough(stage: Stage) -> None:
     check(stage, pushed=101, delivered=100)
     assert "redis_unchecked" in worker.stderr
     assert "NOPERM" not in worker.stderr
+
+
+def test_who_may_not_keep_what_hosts_take_delivers_all_the_same(stage: Stage) -> None:
+    host = stage.host()
+    worker = stage.worker(relay=host, redis=give_rights(stage, "+@all", *OF_THE_LIST))
+    stage.push(map(mail, range(300)))
+    host.has_taken(300)
+    until(stage.is_clean)
+    worker.says("ceilings_not_kept")
+    assert worker.stderr.count("ceilings_not_kept") == 1
+    assert worker.is_running
 
 
 @pytest.mark.parametrize("command", ["evalsha", "blmove", "zscore"])
