@@ -128,6 +128,10 @@ def test_a_sick_host_holds_no_more_than_its_start(
         assert len(sick.senders) <= START
         assert house.lanes.share >= 20 - START or not sick.demand
         assert healthy.health.window.size >= 20 - START
+        house.lanes.stop()
+        for sender in tuple(sick.senders):
+            sender.cut_off()
+        until(lambda: not sick.senders)
 
 
 def test_a_closed_lane_takes_nothing_for_a_connection_that_hangs(make_house: MakeHouse) -> None:
