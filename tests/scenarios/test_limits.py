@@ -145,7 +145,7 @@ def test_a_slow_rate_holds_nothing_in_hand(stage: Stage) -> None:
     assert "10/min" in hosts
     host.has_taken(3)
     times = [each.at for each in host.look()]
-    assert all(5.0 < later - before < 9.0 for before, later in pairwise(times))
+    assert all(5.0 < later - before < 13.0 for before, later in pairwise(times))
 
 
 def test_while_redis_is_away_what_was_granted_is_used_up(stage: Stage) -> None:
@@ -167,7 +167,7 @@ def test_while_redis_is_away_what_was_granted_is_used_up(stage: Stage) -> None:
     meanwhile = sum(stopped + 0.1 < at < went for at in times)
     assert meanwhile <= RATE  # two workers have two slices each, and no more than a second's worth
     assert most_in_a_second(times) <= 1.1 * RATE + 5
-    assert sum(went + 1 <= at < went + 4 for at in times) >= 0.9 * 3 * RATE
+    assert sum(went + 1 <= at < went + 4 for at in times) >= 0.8 * 3 * RATE
 
 
 def test_new_limits_hold_after_a_reload(stage: Stage) -> None:
