@@ -84,7 +84,7 @@ class Lanes:
         self._alarms = Alarms(self._reopen)
         self._making_place_until, self._asked = 0.0, 0
         self._dismissed: set[Sender] = set()
-        self._staffed = 0  # lanes with a sender
+        self._staffed, self._closed = 0, 0  # lanes with a sender; without, and closed
         self._busy, self._busy_when_shared = 0, 0  # lanes with work
         self.lanes: list[Lane] = []
         self.routes: dict[str, Route] = {}
@@ -237,7 +237,8 @@ class Lanes:
         for lane in self.lanes:
             if lane.in_hand or lane.demand:
                 lane.demand = max(min(lane.in_hand, lane.health.window.size), lane.demand // 2)
-        before = self.share
+        now, before = time.monotonic(), self.share
+        self._closed = sum(not (lane.senders or lane.is_open(now)) for lane in self.lanes)
         self.share = fair_share(
             (lane.demand for lane in self.lanes if lane.demand), self.settings.concurrency
         )
@@ -325,7 +326,7 @@ class Lanes:
 
     def _reserve(self) -> int:
         """Return how many places are kept for lanes that hold nothing."""
-        without = len(self.lanes) - self._staffed
+        without = len(self.lanes) - self._staffed - self._closed
         if without <= 0 and not self.directs:
             return 0
         tenth = max(1, self.settings.concurrency // 10)
@@ -341,8 +342,7 @@ class Lanes:
         now = time.monotonic()
         if now < self._making_place_until:
             return
-        # Looked for in vain, it is not looked for again at once: there may be many lanes.
-        self._making_place_until = now + _WATCH_S
+        self._making_place_until = now + _WATCH_S  # in vain, not again at once: many lanes
         waiting = len(self._needy[0 if for_first else 1])
         most = min(max(1, waiting), max(1, self.settings.concurrency // 10))
         self._asked = self._dismiss_idle(most) if self.idle else self._ask_rich(most, for_first)
