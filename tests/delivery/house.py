@@ -92,6 +92,7 @@ class House:
     def close(self) -> None:
         self.lanes.stop()
         self.lanes.join(0.2, last_s=0.2)
+        self.queue.close()
 
 
 MakeHouse = Callable[..., House]
