@@ -21,13 +21,14 @@ _SHORTEST_PAUSE_S = 1.0
 class Ways:
     """What one lane has learnt of its host. Times are seconds of the monotonic clock."""
 
-    __slots__ = ("_host", "_learnt", "_on_wire", "depth", "habits", "terms")
+    __slots__ = ("_for", "_host", "_learnt", "_on_wire", "depth", "habits", "terms")
 
     def __init__(self, host: str, terms: Terms) -> None:
         self.terms = terms
         self.habits = Habits()
         self.depth = DEPTH
         self._on_wire = _ON_WIRE
+        self._for = (0, 0)  # connections, and how many for them: asked with each mail
         self._host = host
         self._learnt = Learnt()
 
@@ -45,7 +46,10 @@ class Ways:
         """Return how many deliveries keep so many connections busy; few where it is not proved."""
         if not is_proved:
             return _ON_WIRE * connections
-        return deliveries_for(connections, depth=self.depth, on_wire=self._on_wire)
+        if connections != self._for[0]:
+            wanted = deliveries_for(connections, depth=self.depth, on_wire=self._on_wire)
+            self._for = connections, wanted
+        return self._for[1]
 
     # ---- what is learnt
 
@@ -62,6 +66,7 @@ class Ways:
 
     def learn_chunking(self, now: float, *, is_proved: bool, why: str = "") -> None:
         """Note that the host can be sent chunks for the next hour, or that it can't."""
+        self._for = (0, 0)
         if is_proved:
             self._learnt.chunking_proved(now)
             self._on_wire = self.terms.relay.in_flight
