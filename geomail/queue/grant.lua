@@ -7,9 +7,9 @@
 --
 -- The pace is a GCRA without a burst: field `next` holds the time of the next token, so that each token belongs to one
 -- worker and no two to one moment. It may lie 30 ms in the past, for a worker that asks late has not
--- lost what it could have had; and it can't lie further ahead than we grant, unless the clock was set back.
+-- lost what it could have had; where it lies further ahead than we grant, the clock was set back: then it is moved.
 -- The further ahead others have been served, the fewer are given at once: many workers take turns quickly.
--- A quota counts in sixtieths of its time, field by field; what was granted and not used is taken off again.
+-- A quota counts in sixtieths of its time, field by field; what was granted and not used is taken off the youngest.
 -- Without a limit in time none of the keys is of use, so they expire. O(keys * 60).
 local LATE_US, AHEAD_US, TURN_US, PARTS = 30000, 2000000, 200000, 60
 for i = 1, #KEYS do
@@ -20,45 +20,58 @@ local now = time[1] * 1000000 + time[2]
 local wanted, unused = tonumber(ARGV[1]), tonumber(ARGV[2])
 local count, per = tonumber(ARGV[3]), tonumber(ARGV[4])
 local interval = per / count
+local furthest = now + AHEAD_US + TURN_US + interval
 
 local said = tonumber(call('HGET', KEYS[1], 'next') or 0)
-local start = math.max(now - LATE_US, math.min(said, now + AHEAD_US + interval))
-local ahead = start - now
-if ahead > AHEAD_US then
-  return {now, math.floor(start), 0}
+if said > furthest then
+  said = now + AHEAD_US + interval
+  call('HSET', KEYS[1], 'next', string.format('%.0f', said))
 end
-local n = math.min(wanted, math.max(1, math.floor(AHEAD_US / interval)))
-if ahead > TURN_US then
+local start = math.max(now - LATE_US, said)
+local ahead = start - now
+local n, again = math.min(wanted, math.max(1, math.floor(AHEAD_US / interval))), math.floor(start)
+if ahead > AHEAD_US then
+  n = 0
+elseif ahead > TURN_US then
   n = math.max(1, math.floor(n * TURN_US / ahead))
 end
 
--- Forget what is too old; return how many are left of a quota, and when there will be more.
+-- Forget what is too old, and what was not used; return how many are left of a quota, and when there will be more.
 local function left_of(key, most, width)
-  local oldest = math.floor((start - width * PARTS) / width)
-  local sum, first = 0, nil
+  local oldest, newest = math.floor((start - width * PARTS) / width), math.floor(furthest / width)
+  local parts, sum, first, last = {}, 0, nil, nil
   local fields = call('HGETALL', key)
   for i = 1, #fields, 2 do
-    local part = tonumber(fields[i])
-    if part < oldest then
+    local part, granted = tonumber(fields[i]), tonumber(fields[i + 1])
+    if part < oldest or part > newest then
       call('HDEL', key, fields[i])
-    else
-      sum = sum + fields[i + 1]
-      first = math.min(first or part, part)
+    end
+    if part > newest then -- the clock was set back
+      part = math.floor(now / width)
+      call('HINCRBY', key, part, granted)
+    end
+    if part >= oldest then
+      parts[part] = (parts[part] or 0) + granted
+      sum = sum + granted
+      first, last = math.min(first or part, part), math.max(last or part, part)
     end
   end
-  return most - sum, first and (first + 1 + PARTS) * width
+  local back = last and math.min(unused, parts[last]) or 0
+  if back > 0 then
+    call('HINCRBY', key, last, -back)
+  end
+  return most - sum + back, first and math.ceil((first + 1 + PARTS) * width)
 end
 
 for i = 2, #KEYS do
-  local most, width = tonumber(ARGV[1 + 2 * i]), ARGV[2 + 2 * i] / PARTS
-  if unused > 0 then
-    call('HINCRBY', KEYS[i], math.floor(now / width), -unused)
-  end
-  local left, again = left_of(KEYS[i], most, width)
+  local left, more = left_of(KEYS[i], tonumber(ARGV[1 + 2 * i]), ARGV[2 + 2 * i] / PARTS)
   if left <= 0 then
-    return {now, math.ceil(again or now + width), 0}
+    again = math.max(again, more)
   end
-  n = math.min(n, left)
+  n = math.max(0, math.min(n, left))
+end
+if n == 0 then
+  return {now, again, 0}
 end
 
 local stop = math.ceil(start + n * interval)

@@ -7,8 +7,9 @@ key's tag is the route, so in a cluster routes spread by themselves.
 Promised: the sum of what all hold is never above the limit, each time at which a mail may go is
 given to one worker, and what a dead worker of this machine held is free at the next question.
 Redis's times are told in seconds of our monotonic clock, never too early. A call ends when Redis
-has answered, and may run twice: then times are lost, and nothing else. Not promised: limits beyond
-what Redis has forgotten, where it lost its last second.
+has answered, and may run twice: then times are lost, or what went unused of a quota is taken off
+twice. Not promised: limits beyond what Redis has forgotten, where it lost its last second, or when
+its clock is set forward, until all have renewed their leases.
 """
 
 import time

@@ -15,7 +15,7 @@ import pytest
 import redis
 from hypothesis import given
 from redis.crc import key_slot
-from redis_servers import RedisCluster, RedisServer, find_binary
+from redis_servers import RedisCluster, RedisServer, find_binary, until
 
 from geomail.queue import Limiter, Link
 from geomail.queue.limits import Offset
@@ -93,8 +93,51 @@ def test_a_clock_that_was_set_back_costs_two_seconds(
 ) -> None:
     limiters[0].grant("default", [PACE], 1)
     raw.hset("{geomail:default}:rate:100/s", "next", int((time.time() + 3600) * 1e6))
-    grant = limiters[0].grant("default", [PACE], 1)
-    assert grant.start_s - time.monotonic() < 2.1
+    refused = limiters[0].grant("default", [PACE], 1)
+    assert refused.n == 0
+    assert refused.start_s - time.monotonic() < 2.1
+    until(lambda: limiters[0].grant("default", [PACE], 1).n)
+
+
+def age(raw: "redis.Redis", key: str, parts: int) -> None:
+    """Have what a quota has counted be older."""
+    counted = raw.hgetall(key)
+    raw.delete(key)
+    raw.hset(key, mapping={str(int(part) - parts): granted for part, granted in counted.items()})
+
+
+def test_quota_of_a_clock_that_was_set_back_comes_back(
+    limiters: list[Limiter], raw: "redis.Redis"
+) -> None:
+    rates = [Rate(10_000, 1), Rate(50, 1)]
+    limiters[0].grant("default", rates, 50)
+    age(raw, "{geomail:default}:rate:50/s", -3600 * 60)
+    assert limiters[0].grant("default", rates, 50).n == 0
+    until(lambda: limiters[0].grant("default", rates, 50).n == 50)
+
+
+def test_what_went_unused_is_granted_once_more(
+    limiters: list[Limiter], raw: "redis.Redis"
+) -> None:
+    rates, key = [Rate(10_000, 1), Rate(50, 60)], "{geomail:default}:rate:50/min"
+    assert limiters[0].grant("default", rates, 50).n == 50
+    age(raw, key, 30)
+    assert limiters[1].grant("default", rates, 50, unused=40).n == 40
+    age(raw, key, 31)
+    assert limiters[2].grant("default", rates, 50).n == 10
+    age(raw, key, 62)
+    assert limiters[3].grant("default", rates, 60, unused=10).n == 50
+    assert raw.pttl(key) > 0
+
+
+def test_what_went_unused_counts_though_no_more_is_granted(
+    limiters: list[Limiter], raw: "redis.Redis"
+) -> None:
+    rates, key = [Rate(1, 1), Rate(50, 60)], "{geomail:default}:rate:50/min"
+    granted = [limiters[0].grant("default", rates, 5).n for _ in range(4)]
+    assert granted[-1] == 0
+    assert limiters[0].grant("default", rates, 5, unused=1).n == 0
+    assert sum(map(int, raw.hvals(key))) == sum(granted) - 1
 
 
 @given(
