@@ -6,8 +6,9 @@ MULTI: latch the batch's key (make it a string, which no LMOVE gets into), `lift
 latch off if all is well), the LMOVEs, take off a latch that is left. Nobody has looked at such a
 payload, so whatever it begins with it is a producer's: its character in `open` is `b`.
 
-Promised: such a MULTI is sent once. When its reply is lost, take is asked for the same seq, which
-has it or uses it up; what arrives after that finds it used, and a latch that keeps it out.
+Promised: such a MULTI is sent once, and only under a seq that nothing was asked for before: its
+latch would overwrite a batch. When its reply is lost, take is asked for the same seq, which has it
+or uses it up; what arrives after that finds it used, and a latch that keeps it out.
 
 Not promised: how many bytes come. The number of payloads is chosen by the largest of the last take:
 where large ones become much larger, one take may bring up to 16 of those, and more than it was
@@ -39,6 +40,9 @@ class Lift:
         self._taker = taker
         self._keys = keys
         self._largest = 0  # of the last take, if it was full, and all of it large
+        self._asked: tuple[str, int] | None = None  # worker and seq
+        self.is_lost = False
+        """Whether nobody knows what became of the lift that was asked for last."""
 
     def note(self, slots: Sequence[Slot], n: int, max_bytes: int) -> None:
         """Look at what a take of the list has brought that asked for `n` and `max_bytes`.
@@ -52,21 +56,28 @@ class Lift:
             if is_full and min(sizes) >= self.large:
                 self._largest = max(sizes)
 
-    def room(self, n: int, max_bytes: int) -> int:
-        """Return how many payloads to lift of `n`; 0: take has to be asked."""
-        if not self._largest:
-            return 0
-        return min(n, _MOST, max(1, max_bytes // self._largest))
+    def ask(self, worker: str, seq: int, limits: tuple[int, int] | None) -> list[Any]:
+        """Lift payloads where that is of use, and return what take would have; else [].
 
-    def take(self, worker: str, seq: int, count: int) -> list[Any] | None:
-        """Lift up to `count` payloads, and return what take would have.
-
-        An empty reply: nothing was lifted, ask take. None: nobody knows, ask take for this seq.
+        `limits`: how many, and how many bytes; None: what is wanted lies elsewhere.
         """
+        is_new = self._asked != (worker, seq)
+        self._asked = worker, seq
+        if not is_new:
+            return []
+        self.is_lost = False
+        if limits is None or not self._largest:
+            return []
+        n, max_bytes = limits
+        return self._lift(worker, seq, min(n, _MOST, max(1, max_bytes // self._largest)))
+
+    def _lift(self, worker: str, seq: int, count: int) -> list[Any]:
         self._largest = 0
+        self.is_lost = True
         replies = self._taker.try_atomically(self._commands(worker, seq, count), count + 3)
+        self.is_lost = replies is None
         if not replies:
-            return replies
+            return []
         answer = replies[1]
         if isinstance(answer, NoScriptError):
             self._taker.call("SCRIPT", "LOAD", _LIFT.source)

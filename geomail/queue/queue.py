@@ -234,14 +234,10 @@ class Queue:
     def _take(
         self, lease: Lease, seq: int, route: str | None, limits: tuple[int, int, int, str, int]
     ) -> list[Any]:
-        n = limits[0]
-        count = self._lift.room(n, limits[1]) if route is None else 0
-        if count:
-            lifted = self._lift.take(lease.worker, seq, count)
-            if lifted:
-                return lifted
-            if lifted is None:
-                n = _LOOK
+        lifted = self._lift.ask(lease.worker, seq, limits[:2] if route is None else None)
+        if lifted:
+            return lifted
+        n = _LOOK if self._lift.is_lost else limits[0]
         keys = self._take_keys(lease, seq, route)
         reply: list[Any] = self._taker.run(_TAKE, keys, (lease.worker, seq, n, *limits[1:]))
         return reply

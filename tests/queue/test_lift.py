@@ -6,7 +6,7 @@ import pytest
 from redis_servers import NewQueue, RedisServer, dump, until
 
 from geomail.errors import RedisUnusable
-from geomail.queue import FRESH, Dead, Done, Link, Part, Queue, Release, Retry, Slot, Split
+from geomail.queue import FRESH, Dead, Done, Link, Park, Part, Queue, Release, Retry, Slot, Split
 
 pytest_plugins = ("queue_fixtures",)
 Raw = Any
@@ -206,6 +206,39 @@ def test_what_comes_late_finds_its_name_used_up(queue: Queue, raw: Raw) -> None:
     before = dump(raw)
     assert queue._taker.try_atomically(*late[0])
     assert dump(raw) == before
+
+
+def test_lost_lift_is_asked_for_until_it_is_known(queue: Queue, raw: Raw) -> None:
+    settle_all(queue, take_large(queue))
+    late = cut_before(queue)
+    raw.set("{queue:email}:front", "no list")
+    queue.push([LARGE])
+    with pytest.raises(RedisUnusable):
+        queue.take(10)
+    raw.delete("{queue:email}:front")
+    slots = queue.take(10).slots
+    assert payloads(slots) == [LARGE]
+    before = dump(raw)
+    assert queue._taker.try_atomically(*late[0])
+    assert dump(raw) == before
+
+
+def test_batch_that_could_not_be_read_is_not_lifted_over(queue: Queue, raw: Raw) -> None:
+    queue.push([b"one", b"two"])
+    parked = queue.take(2).slots
+    queue.settle([Park(slot, "route", 0, FRESH) for slot in parked])
+    settle_all(queue, take_large(queue))
+    key, job = "{queue:email}:jobs", parked[0].id
+    kept = raw.hget(key, job)
+    raw.hset(key, job, b"not a job")
+    with pytest.raises(ValueError, match="malformed"):
+        queue.take(10, route="route")
+    raw.hset(key, job, kept)
+    queue.push([LARGE])
+    slots = queue.take(10).slots
+    assert payloads(slots) == [b"one", b"two"]
+    settle_all(queue, slots)
+    assert payloads(queue.take(10).slots) == [LARGE]
 
 
 @pytest.mark.parametrize("place", ["front", "pushed", "arrive", "delayed"])
