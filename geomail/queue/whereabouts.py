@@ -31,7 +31,8 @@ _MOST_WORKERS = 200
 _MOST_PARTS = 20
 _PIECE_BYTES = 200_000  # in 1 to 3 ms
 _MOST_JOBS, _MOST_BYTES = 100_000, 200_000_000
-_LEAST_SCAN, _MOST_SCAN = 10, 300
+_MOST_AT_ONCE = 500
+_LEAST = 10  # looked at, though one is found: its neighbours may carry the same label
 
 
 class Whereabouts(msgspec.Struct, frozen=True):
@@ -192,17 +193,29 @@ class Search:
 
     def _matches(self, key: bytes, spellings: list[str]) -> Iterator[tuple[int, bytes]]:
         """Yield number (from the right end) and payload of what may carry the label in a batch."""
-        number, length = 0, 1
+        for _, _, _, found in self._pieces(key, spellings):
+            yield from found
+
+    def _pieces(
+        self, key: bytes, spellings: list[str]
+    ) -> Iterator[tuple[int, int, int, list[tuple[int, bytes]]]]:
+        """Read a list from its right end; yield its length, how far that was, and in bytes, and
+        number and payload of what may carry the label.
+        """
+        number, length, size, count = 0, 1, 0, 1
         while number < length:
-            length, number, _, *found = self._run(
-                "in list", [key], number, _PIECE_BYTES, *spellings
+            before = number
+            length, number, bytes_read, *found = self._run(
+                "in list", [key], number, count, *spellings
             )
-            yield from zip(found[::2], found[1::2], strict=True)
+            size += bytes_read
+            yield length, number, size, list(zip(found[::2], found[1::2], strict=True))
+            count = _next_count(count, number - before, bytes_read)
 
     def _label_in_jobs(
         self, spellings: list[str], is_it: Callable[[bytes], bool], notes: list[str]
     ) -> Iterator[Whereabouts]:
-        cursor, count, looked, size = b"0", _LEAST_SCAN, 0, 0
+        cursor, count, looked, size = b"0", 1, 0, 0
         seen, is_found = set[str](), False
         while True:
             cursor, jobs, bytes_read, total, *ids = self._run(
@@ -215,33 +228,29 @@ class Search:
                     is_found = True
                     yield whole
             looked, size = looked + jobs, size + bytes_read
-            if cursor == b"0" or is_found:
+            if cursor == b"0" or (is_found and looked >= _LEAST):
                 return
             if looked >= _MOST_JOBS or size >= _MOST_BYTES:
                 notes.append(f"of {total:,} jobs kept, {total - looked:,} were not looked at")
                 return
-            mean = bytes_read / max(1, jobs)
-            most = int(_PIECE_BYTES / (mean + 1))
-            count = max(_LEAST_SCAN, min(2 * count, most, _MOST_SCAN))
+            count = _next_count(count, jobs, bytes_read)
 
     def _label_in_list(
         self, spellings: list[str], is_it: Callable[[bytes], bool], notes: list[str]
     ) -> Iterator[Whereabouts]:
         before = self._desk.call("LLEN", self._keys.front)
         for key in (self._keys.arrive, self._keys.list):
-            number, length, size, is_found = 0, 1, 0, False
-            while number < length and not is_found:
-                if number >= _MOST_JOBS or size >= _MOST_BYTES:
-                    notes.append(f"of {length:,} that wait, {length - number:,} were not looked at")
-                    break
-                length, number, bytes_read, *found = self._run(
-                    "in list", [key], number, _PIECE_BYTES, *spellings
-                )
-                size += bytes_read
-                for at, payload in zip(found[::2], found[1::2], strict=True):
+            length, is_found = 0, False
+            for length, number, size, matches in self._pieces(key, spellings):
+                for at, payload in matches:
                     if is_it(payload):
                         is_found = True
                         yield Whereabouts("waiting", payload=payload, in_front=before + at)
+                if is_found and number >= _LEAST:
+                    break
+                if number < length and (number >= _MOST_JOBS or size >= _MOST_BYTES):
+                    notes.append(f"of {length:,} that wait, {length - number:,} were not looked at")
+                    break
             before += length
 
     def _run(self, verb: str, names: list[bytes], *arguments: bytes | str | int) -> Any:
@@ -256,6 +265,11 @@ def is_id(text: str) -> bool:
 def _entry(value: bytes) -> tuple[int, bytes]:
     taken_ms, _, characters = value.partition(b" ")
     return int(taken_ms), characters
+
+
+def _next_count(count: int, jobs: int, size: int) -> int:
+    """Return how many to look at next, after `jobs` of `size` bytes in all."""
+    return max(1, min(2 * count, _PIECE_BYTES // (size // max(1, jobs) + 1), _MOST_AT_ONCE))
 
 
 def _changed(known: Whereabouts, **facts: Any) -> Whereabouts:

@@ -221,6 +221,26 @@ def test_a_label_as_php_writes_it(queue: Queue, search: Search) -> None:
     assert places(search, "größe/1") == ["waiting"]
 
 
+@pytest.mark.parametrize(
+    ("payload", "label"),
+    [
+        (b'a:1:{s:2:"id";s:4:"a"b7";}', 'a"b7'),
+        (b'a:1:{s:2:"id";i:-77;}', "-77"),
+        (b'{"id" :\n 77}', "77"),
+        (b'{"id":""}', ""),
+    ],
+)
+def test_labels_that_are_whole(queue: Queue, search: Search, payload: bytes, label: str) -> None:
+    queue.push([payload])
+    found = [search.search(text, lambda _: True)[0] for text in (label, label[:-1] or "7", "b7")]
+    assert list(map(len, found)) == [1, 0, 0]
+
+
+def test_label_that_is_empty_ends(queue: Queue, search: Search) -> None:
+    queue.push([b'{"to": "a@x.org", "id": "a"}', b"", b'"id": '])
+    assert search.search("", lambda _: True) == ([], [])
+
+
 def test_one_label_of_several_jobs(queue: Queue, search: Search) -> None:
     slots = take(queue, labelled("x"), labelled("x"), labelled("y", subject="x"))
     queue.settle([Dead(slot, STATE) for slot in slots])
