@@ -32,6 +32,16 @@ local function note_since(stats, now, length)
   end
 end
 
+-- Some of the routes that are due: each time others, so that closed ones hide none that somebody else has room for.
+local function routes_due(routes, now)
+  local due = call('ZCOUNT', routes, '-inf', now)
+  if due == 0 then
+    return {}
+  end
+  local from = 16 * (now % math.ceil(due / 16))
+  return call('ZRANGE', routes, from, math.min(from + 15, due - 1))
+end
+
 local function root_of(id)
   local slash = find(id, '/', 1, true)
   return slash and sub(id, 1, slash - 1)

@@ -37,6 +37,6 @@ local characters = string.rep('b', count)
 call('HSET', open, 'last', ARGV[2], ARGV[2], now .. ' ' .. characters)
 redis.pcall('HINCRBY', stats, 'taken', count)
 note_since(stats, now, length - count)
-local ready = parked_routes > 0 and call('ZRANGEBYSCORE', routes, '-inf', now, 'LIMIT', 0, 16) or {}
+local ready = parked_routes > 0 and routes_due(routes, now) or {}
 call('DEL', batch)
 return {'OK', now, tonumber(due[2] or -1), 0, ready, now, characters}

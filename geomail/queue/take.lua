@@ -53,19 +53,10 @@ local function weight_of(id)
   return root_weight > 0 and weight + root_weight or 0
 end
 
--- Some of the routes that are due: each time others, so that closed ones hide none that somebody else has room for.
-local function routes_due()
-  local due = parked_routes > 0 and call('ZCOUNT', routes, '-inf', now) or 0
-  if due == 0 then
-    return {}
-  end
-  local from = 16 * (now % math.ceil(due / 16))
-  return call('ZRANGE', routes, from, math.min(from + 15, due - 1))
-end
-
 local function answer(taken, characters, slots)
   local due = waiting > 0 and call('ZRANGE', delayed, 0, 0, 'WITHSCORES') or {}
-  local reply = {'OK', now, tonumber(due[2] or -1), call('LLEN', suspects), routes_due(), taken, characters}
+  local ready = parked_routes > 0 and routes_due(routes, now) or {}
+  local reply = {'OK', now, tonumber(due[2] or -1), call('LLEN', suspects), ready, taken, characters}
   for i = 1, #slots do
     reply[7 + i] = slots[i]
   end

@@ -143,6 +143,24 @@ def test_lost_settles_of_lifted_slots_are_healed(queue: Queue, raw: Raw) -> None
     assert queue.counts().front == 0
 
 
+def test_routes_that_are_due_are_told_by_turns(queue: Queue, raw: Raw) -> None:
+    names = {f"route {number}" for number in range(40)}
+    raw.zadd("{queue:email}:routes", dict.fromkeys(names, 1))
+    told = set[str]()
+
+    def look() -> bool:
+        settle_all(queue, take_large(queue))
+        queue.push([LARGE])
+        batch = queue.take(10)
+        assert characters(raw, batch.slots) == b"b"
+        assert 0 < len(batch.routes_due) <= 16
+        told.update(batch.routes_due)
+        settle_all(queue, batch.slots)
+        return told == names
+
+    until(look)
+
+
 # ---- what goes wrong
 
 

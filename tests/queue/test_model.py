@@ -177,6 +177,9 @@ class QueueMachine(RuleBasedStateMachine):
             return
         self.push(kinds)
         name = actor.queue.worker
+        if actor.queue._lift._asked == (name, actor.queue._lease.next_seq):
+            self._take(who, n, None, twice)
+            return
         due = [self.jobs[job.decode()] for job in self._due()]
         expected = model.lift(name, n, due) if lost != "before" else None
         if expected is None:
