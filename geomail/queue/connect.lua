@@ -6,9 +6,9 @@
 --          others wait it should come down to `share`, end what is idle, and say so; `waiting`: how many do;
 --          `left`: how many nobody has. Others are named only where less was granted than wanted.
 --
--- A field is `<granted> <wanted> <end of the lease in ms>`. What is granted is taken back by nobody before the lease
--- ends, so their sum is never above the limit; after a roll-back each holder says again what it has, and all come
--- down. Fair: while another has less than an even share and wants more, nobody gets more than his. O(holders).
+-- A field is `<granted> <wanted> <begin of the lease in ms> <its length>`. What is granted is taken back by nobody
+-- before the lease ends, so their sum is never above the limit; after a roll-back each holder says again what it has,
+-- and all come down. A lease that has not begun yet, for the clock was set back, begins now. Fair: while another has less than an even share and wants more, nobody gets more than his. O(holders).
 local conns, holder = KEYS[1], ARGV[1]
 call('HDEL', conns, '')
 local now = now_ms()
@@ -17,12 +17,19 @@ for i = 6, #ARGV do
   call('HDEL', conns, ARGV[i])
 end
 
+local function field(granted, wish, lasts)
+  return string.format('%.0f %.0f %.0f %.0f', granted, wish, now, lasts)
+end
+
 local others, taken, wanting, mine = {}, 0, wanted > 0 and 1 or 0, nil
 local hunger = {}
 local fields = call('HGETALL', conns)
 for i = 1, #fields, 2 do
-  local granted, wish, ends = match(fields[i + 1], '^(%d+) (%d+) (%d+)$')
-  if not ends or tonumber(ends) <= now then
+  local granted, wish, begun, lasts = match(fields[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
+  if begun and tonumber(begun) > now then
+    call('HSET', conns, fields[i], field(granted, wish, lasts))
+  end
+  if not begun or begun + lasts <= now then
     call('HDEL', conns, fields[i])
   elseif fields[i] == holder then
     mine = tonumber(granted)
@@ -53,7 +60,7 @@ local granted = math.max(has, math.min(wanted, most))
 if granted == 0 and wanted == 0 then
   call('HDEL', conns, holder)
 else
-  call('HSET', conns, holder, granted .. ' ' .. wanted .. ' ' .. string.format('%.0f', now + lease))
+  call('HSET', conns, holder, field(granted, wanted, lease))
   call('PEXPIRE', conns, lease * 2)
 end
 local must_share = is_another_hungry or taken + granted > limit

@@ -43,7 +43,8 @@ class Holder:
     def touch(self) -> None:
         """Show that we are in use, to those who tidy up."""
         if self._lock is not None:
-            os.utime(self._lock)
+            with suppress(OSError):  # a disk that turned read-only keeps nobody from sending
+                os.utime(self._lock)
 
     def dead_of(self, names: Iterable[str]) -> list[str]:
         """Return those of `names` that lived on this machine and don't any more."""

@@ -116,9 +116,7 @@ def test_quota_of_a_clock_that_was_set_back_comes_back(
     until(lambda: limiters[0].grant("default", rates, 50).n == 50)
 
 
-def test_what_went_unused_is_granted_once_more(
-    limiters: list[Limiter], raw: "redis.Redis"
-) -> None:
+def test_what_went_unused_is_granted_once_more(limiters: list[Limiter], raw: "redis.Redis") -> None:
     rates, key = [Rate(10_000, 1), Rate(50, 60)], "{geomail:default}:rate:50/min"
     assert limiters[0].grant("default", rates, 50).n == 50
     age(raw, key, 30)
@@ -216,6 +214,17 @@ def test_the_leases_of_who_is_silent_end(server: RedisServer, raw: "redis.Redis"
     while other.connect("default", 3, has=0, wanted=3).granted < 3:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_leases_end_though_the_clock_was_set_back(server: RedisServer, raw: "redis.Redis") -> None:
+    link, key = Link(server.url), "{geomail:default}:conns"
+    silent, other = (Limiter(link, folder=None, lease_s=0.5) for _ in range(2))
+    assert silent.connect("default", 3, has=0, wanted=3).granted == 3
+    [(name, said)] = raw.hgetall(key).items()
+    granted, wanted, begun, lasts = map(int, said.split())
+    raw.hset(key, name, f"{granted} {wanted} {begun + 3_600_000} {lasts}")
+    assert other.connect("default", 3, has=0, wanted=3).granted == 0
+    until(lambda: other.connect("default", 3, has=0, wanted=3).granted == 3)
 
 
 HOLDER = """
