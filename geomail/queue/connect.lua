@@ -21,7 +21,7 @@ local function field(granted, wish, lasts)
   return string.format('%.0f %.0f %.0f %.0f', granted, wish, now, lasts)
 end
 
-local others, taken, wanting, mine = {}, 0, wanted > 0 and 1 or 0, nil
+local others, taken, wanting = {}, 0, wanted > 0 and 1 or 0
 local hunger = {}
 local fields = call('HGETALL', conns)
 for i = 1, #fields, 2 do
@@ -31,9 +31,7 @@ for i = 1, #fields, 2 do
   end
   if not begun or begun + lasts <= now then
     call('HDEL', conns, fields[i])
-  elseif fields[i] == holder then
-    mine = tonumber(granted)
-  else
+  elseif fields[i] ~= holder then
     others[#others + 1] = fields[i]
     taken = taken + granted
     if tonumber(wish) > 0 then
@@ -53,8 +51,6 @@ end
 local most = limit - taken
 if is_another_hungry then
   most = math.min(most, share)
-else
-  most = math.max(most, mine or has)
 end
 local granted = math.max(has, math.min(wanted, most))
 if granted == 0 and wanted == 0 then

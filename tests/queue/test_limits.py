@@ -202,6 +202,11 @@ def test_after_a_roll_back_all_come_down(limiters: list[Limiter], raw: "redis.Re
     assert limiters[1].connect("default", 10, has=0, wanted=10).granted == 10
     back = limiters[0].connect("default", 10, has=10, wanted=10)
     assert (back.granted, back.share) == (10, 5)
+    limiters[1].connect("default", 10, has=5, wanted=10)
+    assert limiters[0].connect("default", 10, has=5, wanted=10).share == 5
+    limiters[1].connect("default", 10, has=2, wanted=2)
+    back = limiters[0].connect("default", 10, has=5, wanted=10)
+    assert (back.granted, back.share) == (8, 8)
 
 
 def test_the_leases_of_who_is_silent_end(server: RedisServer, raw: "redis.Redis") -> None:

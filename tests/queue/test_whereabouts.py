@@ -221,6 +221,14 @@ def test_a_label_as_php_writes_it(queue: Queue, search: Search) -> None:
     assert places(search, "größe/1") == ["waiting"]
 
 
+def test_a_label_of_a_large_job(queue: Queue, search: Search) -> None:
+    slots = take(queue, labelled("large", text="x" * 1_100_000))
+    assert places(search, "large") == ["in hand"]
+    assert found(search, slots[0].id).payload == b""
+    queue.settle([Retry(slots[0], 60_000, STATE)])
+    assert places(search, "large") == ["delayed"]
+
+
 @pytest.mark.parametrize(
     ("payload", "label"),
     [
