@@ -40,6 +40,7 @@ _REST_S = 0.02
 _RENEW_S = 1.0
 _HUNGRY_S = 0.25
 _TICK_S = 0.002
+_REFUSED_S = 0.1
 _IDLE_S = 5.0
 _MARGIN_S = 5.0
 
@@ -60,6 +61,7 @@ class RouteLimits:
         self._said: int | None = None  # connections, in the question that is under way
         self._rests: deque[float] = deque()
         self._opens_at = 0.0
+        self._refused_until = 0.0
         self._asking, self._pacing = Event(), Event()
         self._asker: gevent.Greenlet[..., None] | None = None
         self._pacer: gevent.Greenlet[..., None] | None = None
@@ -231,6 +233,8 @@ class RouteLimits:
             return None
         if not self.is_open(now):
             return self._opens_at - now
+        if now < self._refused_until:
+            return self._refused_until - now
         mails = sum(len(lane.ready) for lane in self.lanes)
         wanted = tokens.to_ask_for(now, mails)
         if wanted == 0:
@@ -243,9 +247,11 @@ class RouteLimits:
         if grant.n:
             tokens.add(grant.start_s, grant.n, now)
             self._pacing.set()
-        elif not tokens.held(now):
+            return _TICK_S
+        if not tokens.held(now):
             self._wait_until(grant.start_s - _EARLY_S, now, "rate")
-        return _TICK_S
+        self._refused_until = now + _REFUSED_S
+        return _REFUSED_S
 
     def _ask_for_connections(self) -> float | None:
         """Say what we have and want; return when to do so again, in seconds."""

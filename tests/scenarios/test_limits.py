@@ -244,3 +244,19 @@ def test_a_quota_is_used_up_at_full_speed_and_no_further(stage: Stage) -> None:
     until(lambda: stage.counts().in_flight == 0, "all is parked")
     assert stage.held() == 100
     assert len(host.look()) == 300
+
+
+def test_a_quota_that_is_used_up_is_asked_for_rarely(stage: Stage) -> None:
+    host = stage.host()
+    workers(stage, limited(stage, host, "rate = ['200/s', '20/min']"), 1)
+    seconds, _ = stage.redis.time()
+    stage.redis.hset("{geomail:default}:rate:20/min", str(seconds - 56), 20)  # 5 s are left of it
+    before = calls_of_scripts(stage)
+    stage.push(map(mail, range(10)))
+    host.has_taken(10)
+    assert calls_of_scripts(stage) - before < 150
+
+
+def calls_of_scripts(stage: Stage) -> int:
+    calls: int = stage.redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+    return calls
