@@ -25,6 +25,7 @@ from geomail.queue.topology import Place
 from geomail.relays import Rate
 
 _CONNECT, _GRANT = Script("connect"), Script("grant")
+_MOST_CONNECTIONS = 100  # a cluster has 16,384 slots, and a route may be in any
 _OUTAGE_S = 0.5
 _DRIFT = 1e-4
 
@@ -145,6 +146,8 @@ class Limiter:
         return self._holder
 
     def _connection(self, place: Place, key: bytes) -> Connection:
-        if place not in self._connections:
-            self._connections[place] = self._link.open("limits", key)
-        return self._connections[place]
+        connection = self._connections.pop(place, None) or self._link.open("limits", key)
+        self._connections[place] = connection
+        if len(self._connections) > _MOST_CONNECTIONS:
+            del self._connections[next(iter(self._connections))]  # hangs up after its last call
+        return connection

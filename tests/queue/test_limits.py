@@ -292,3 +292,18 @@ def test_routes_spread_over_a_cluster_each_in_one_slot(cluster: RedisCluster) ->
     slots = {key_slot(f"geomail:{route}".encode()) for route in routes}
     assert len({cluster.master_of(slot) for slot in slots}) > 1
     limiter.close()
+
+
+def clients(cluster: RedisCluster) -> int:
+    return sum(raw.info("clients")["connected_clients"] for raw in cluster.raws)
+
+
+def test_many_routes_need_few_connections(cluster: RedisCluster) -> None:
+    before = clients(cluster)
+    limiter = Limiter(Link(cluster.url), folder=None, lease_s=30.0)
+    for number in range(150):
+        assert limiter.connect(f"mx/{number}.example", 2, has=0, wanted=1).granted == 1
+    until(lambda: clients(cluster) - before <= 105)
+    assert limiter.connect("mx/0.example", 2, has=1, wanted=2).granted == 2
+    limiter.close()
+    until(lambda: clients(cluster) <= before + 5)
