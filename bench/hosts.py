@@ -66,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--mails", type=int, default=2000, help="five")
     parser.add_argument("--warm", type=float, default=5.0, help="dead, sick: s before it's timed")
     parser.add_argument("--timed", type=float, default=10.0, help="dead, many, sick: s")
-    parser.add_argument("--limit", action="append", choices=dead.LIMITS, help="dead")
+    parser.add_argument("--limit", action="append", choices=dead.LIMITS, help="dead, sick")
     parser.add_argument("--bulk", type=int, default=100_000, help="urgent: mails in front")
     parser.add_argument("--connections", type=int, default=10_000, help="many")
     parser.add_argument("--seconds", type=float, default=60.0, help="rate")
