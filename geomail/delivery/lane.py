@@ -153,6 +153,11 @@ class Lane:
         return self.room_for(name, self.ready.share(name), now) > 0
 
     @property
+    def is_paced(self) -> bool:
+        """True when what is ready waits for its time by a rate, and for nothing else."""
+        return bool(self.limits and self.limits.has_rate and self.ready and self.idle)
+
+    @property
     def has_window_full(self) -> bool:
         """True when no more connections may be made than there are.
 

@@ -62,6 +62,7 @@ class RouteLimits:
         self._rests: deque[float] = deque()
         self._opens_at = 0.0
         self._refused_until = 0.0
+        self._turn = 0  # which lane is the next to get a token first
         self._asking, self._pacing = Event(), Event()
         self._asker: gevent.Greenlet[..., None] | None = None
         self._pacer: gevent.Greenlet[..., None] | None = None
@@ -123,7 +124,7 @@ class RouteLimits:
         most = self._allowed(now) if self._said is None else min(self._allowed(now), self._said)
         if self._used(now) < most:
             return True
-        self.stir()
+        self._ask_soon()
         return False
 
     def binding(self, now: float) -> Limit | None:
@@ -169,12 +170,15 @@ class RouteLimits:
         """There may be something to do: a delivery has come, or a connection ended."""
         if self._house.is_draining:
             return
-        self._asking.set()
+        self._ask_soon()
         self._pacing.set()
-        if not self._asker:
-            self._asker = gevent.spawn(self._keep_going, self._ask)
         if not self._pacer:
             self._pacer = gevent.spawn(self._keep_going, self._pace)
+
+    def _ask_soon(self) -> None:
+        self._asking.set()
+        if not self._asker:
+            self._asker = gevent.spawn(self._keep_going, self._ask)
 
     def look_again(self) -> None:
         """Ask at once for what others had: one of them has died."""
@@ -333,11 +337,9 @@ class RouteLimits:
             now = time.monotonic()
             if self.has_connections and self._used(now) and not self._allowed(now):
                 self._come_down(sum(len(lane.senders) for lane in self.lanes))
-            pause_s = self._wake(now)
-            if not self._pacing.wait(pause_s) and not self._works():
+            if not self._pacing.wait(self._wake(now)) and not self._works():
                 return
-            if pause_s < _TICK_S:
-                gevent.sleep(_TICK_S)
+            gevent.sleep(max(0.0, now + _TICK_S - time.monotonic()))  # as above
 
     def _wake(self, now: float) -> float:
         """Wake senders for the mails that may go now; return the seconds until the next may."""
@@ -345,7 +347,8 @@ class RouteLimits:
         if self._tokens is None or not any(lane.ready for lane in self.lanes):
             return longest_s
         due = self._tokens.due(now)
-        for lane in self.lanes:
+        self._turn = (self._turn + 1) % len(self.lanes)
+        for lane in (*self.lanes[self._turn :], *self.lanes[: self._turn]):
             awake = min(due, len(lane.ready), len(lane.idle))
             self._house.wake(lane, awake)
             due -= awake

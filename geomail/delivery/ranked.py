@@ -96,6 +96,8 @@ class WeightedRoute(RankedRoute):
     def choose(self, now: float) -> Lane | None:
         """Return the lane that takes the next delivery at `now`, or None."""
         able = self._able(now)
+        if any(lane.is_paced and not lane.has_place(now) for lane in able):
+            return None  # its mails wait for their time, which comes no sooner elsewhere
         willing = [lane for lane in able if self._is_willing(lane, now)]
         return self._draw(willing or [lane for lane in able if lane.has_place(now)])
 

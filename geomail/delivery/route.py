@@ -48,9 +48,7 @@ class Route:
 
     def choose(self, now: float) -> Lane | None:
         """Return the lane that takes the next delivery at `now`, or None."""
-        if self.is_held:
-            return None
-        for lane in self.lanes:
+        for lane in self._able(now):
             if lane.has_place(now):
                 return lane
         return None
@@ -72,7 +70,7 @@ class Route:
 
     def room(self, now: float) -> int:
         """Return how many more deliveries this route's lanes can use soon."""
-        return 0 if self.is_held else sum(lane.room(now) for lane in self.lanes)
+        return sum(lane.room(now) for lane in self._able(now))
 
     def refill(self, now: float) -> int:
         """Return how many of those that are parked for this route may come."""
@@ -104,8 +102,17 @@ class Route:
         return next((lane.last_error for lane in self.lanes if lane.last_error), None)
 
     def _able(self, now: float) -> Sequence[Lane]:  # noqa: ARG002 of ranks
-        """Return the lanes that may have the next delivery when they have room."""
-        return () if self.is_held else self.lanes
+        """Return the lanes that may have the next delivery when they have room.
+
+        None behind one that is full only since its mails wait for their time: elsewhere they would
+        go no sooner, for the relay's rate is one for all its hosts.
+        """
+        if self.is_held:
+            return ()
+        if self.lanes[0].limits is None:
+            return self.lanes
+        paced = (i for i, lane in enumerate(self.lanes, 1) if lane.is_paced)
+        return self.lanes[: next(paced, None)]
 
     def _has_recovered(self) -> bool:
         # A lane whose back-off has run out is open for its probe, and not yet well.

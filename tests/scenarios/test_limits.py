@@ -71,6 +71,44 @@ def test_a_rate_holds_over_four_workers(
     assert waiting.in_flight <= 4 * 2 * RATE
 
 
+@pytest.mark.parametrize(
+    ("weights", "least", "most"),
+    [("weights = [3, 1]", 0.68, 0.82), ("", 0.6, 1.0)],
+    ids=["by weight", "in order"],
+)
+def test_hosts_of_a_relay_share_its_rate(
+    stage: Stage, weights: str, least: float, most: float
+) -> None:
+    first, second = stage.host(delay_s=0.02), stage.host(delay_s=0.02)
+    file = stage.folder / "limits.toml"
+    file.write_text(
+        f"[relay.default]\nurl = ['{first.url}', '{second.url}']\nrate = '{RATE}/s'\n{weights}\n"
+    )
+    stage.push(map(mail, range(2_000)))
+    workers(stage, str(file), 1)
+    until(lambda: len(first.look()) + len(second.look()) >= 600, "600 mails at both")
+    part = len(first.look()) / (len(first.look()) + len(second.look()))
+    assert least < part <= most
+
+
+def test_a_worker_whose_connections_are_all_busy_rests(stage: Stage) -> None:
+    host = stage.host(delay_s=0.02)
+    file = limited(stage, host, f"rate = '{RATE}/s'\nconnections = 3")
+    stage.push(map(mail, range(400)))
+    worker, *_ = workers(stage, file, 1)
+    host.has_taken(20)
+    used_s, began = cpu_s(worker.pid), time.monotonic()
+    host.has_taken(120)
+    used_s = cpu_s(worker.pid) - used_s
+    assert used_s < 0.4 * (time.monotonic() - began)
+
+
+def cpu_s(pid: int) -> float:
+    """Return how much time of a core a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_connections_are_never_more_than_allowed(stage: Stage) -> None:
     log = stage.folder / "crowd"
     host = stage.host(crowd=str(log), delay_s=0.02, mails_per_connection=20)
