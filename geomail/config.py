@@ -371,6 +371,8 @@ def _refuse_unknown(table: Mapping[str, object], place: str) -> None:
     for name in table:
         if name not in _BY_NAME and name not in ("relay", "route"):
             hint = spelling.hint(name, [*_BY_NAME, "relay", "route"])
+            if any(name == key.name for key in relays.KEYS):
+                hint = ": it belongs into [relay.NAME]"
             raise ConfigError(f"unknown setting {name!r} in {place}{hint}")
 
 

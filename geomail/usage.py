@@ -138,6 +138,8 @@ COMMANDS = (
     "run", "send", "status", "hosts", "why", "check", "dead", "hold", "resume", "stop", "sink",
     "demo",
 )  # fmt: skip
+# There they are no settings: they name what is kept back.
+_HELD = (("--relay", "a relay, by its name"), ("--queue", "a Redis list"))
 _INDENT = 25
 
 
@@ -176,6 +178,10 @@ def page_of(command: str) -> str:
 
 def _options_of(command: str) -> str:
     told = dict(re.findall(r"^  (--[a-z-]+)((?:.*\n)(?: {3,}.*\n)*)", page(), re.MULTILINE))
+    if command in ("hold", "resume"):
+        told |= {
+            flag: _option(flag, "NAME", text)[0][2 + len(flag) :] + "\n" for flag, text in _HELD
+        }
     flags, common = _flags_of(command), _SETTINGS_AS_OPTIONS[0][1]
     mine = [flag for flag in told if flag in flags and flag not in common]
     return "".join(f"  {flag}{told[flag]}" for flag in [*mine, *common])

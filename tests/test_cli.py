@@ -75,14 +75,26 @@ def test_help_needs_no_network_stack() -> None:
     assert (process.returncode, process.stderr) == (0, "")
 
 
+HELD = (
+    "  --relay NAME           a relay, by its name",
+    "  --queue NAME           a Redis list",
+)
+
+
 @pytest.mark.parametrize("command", usage.COMMANDS)
 def test_help_of_a_command_is_its_own_part_of_the_page(command: str) -> None:
     page, whole = usage.page_of(command), usage.page()
+    own = HELD if command in ("hold", "resume") else ()
+    assert set(own) <= set(page.splitlines())
     told = set(re.findall(r"^  (--[a-z-]+)", page, re.MULTILINE))
     assert told == usage._flags_of(command)
     assert page.startswith(f"geomail {command} ")
     for line in page.splitlines()[1:]:
-        assert line in whole.splitlines() or line in ("Options:", "All commands: geomail --help")
+        assert line in whole.splitlines() or line in (
+            "Options:",
+            "All commands: geomail --help",
+            *own,
+        )
 
 
 def test_help_is_given_wherever_it_is_asked_for(folder: Path) -> None:

@@ -101,6 +101,7 @@ def test_a_read_again_sees_what_changed_and_keeps_the_flags(file: Path) -> None:
     [
         ("concurency = 1", "unknown setting 'concurency' in FILE: did you mean concurrency?"),
         ("grace = 1", "unknown setting 'grace' in FILE: did you mean grace_s?"),
+        ("rate = '1/s'", "unknown setting 'rate' in FILE: it belongs into [relay.NAME]"),
         ("qqqq = 1", "unknown setting 'qqqq' in FILE"),
         (
             "concurrency = 0",

@@ -99,7 +99,11 @@ def sites(value: object) -> Sites:
     """Read the tables of sites."""
     if not isinstance(value, dict) or not all(isinstance(each, dict) for each in value.values()):
         raise ValueError(_SITES)
-    return tuple((_site_name(name), _site(name, table)) for name, table in value.items())
+    found = tuple((_site_name(name), _site(name, table)) for name, table in value.items())
+    names = [name for name, _ in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"such that {twice} stands there once")
+    return found
 
 
 def _site_name(name: str) -> str:
@@ -112,6 +116,8 @@ def _site_name(name: str) -> str:
 def _site(name: str, table: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
     found = []
     for key, value in table.items():
+        if isinstance(value, dict) and key not in READERS:
+            raise ValueError(f'{_SITES}; a name with dots needs quotes, as site."{name}.{key}"')
         if key not in READERS:
             raise ValueError(f"{_SITES}; {key!r} of {name} is none{spelling.hint(key, READERS)}")
         try:

@@ -99,6 +99,14 @@ SITES = "tables of connections, rate, messages_per_connection, max_recipients"
             "[relay.default.site.'a.example']\nconnections = 0",
             "such that connections of a.example is a whole number from 1 to 100000, not 0",
         ),
+        (
+            "[relay.default.site.a.example]\nconnections = 1",
+            f'{SITES}; a name with dots needs quotes, as site."a.example"',
+        ),
+        (
+            "[relay.default.site.'a.b']\nrate = '1/s'\n[relay.default.site.'A.b']\nrate = '2/s'",
+            "such that a.b stands there once",
+        ),
         ("site = 3", f"site of HERE must be {SITES}, not 3"),
     ],
 )
