@@ -363,7 +363,9 @@ def _read(place: Path) -> dict[str, Any]:
         return tomllib.loads(place.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"can't read {place}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{place} is not TOML: nested too deep") from None
+    except ValueError as error:  # not UTF-8, not TOML, or a number of thousands of digits
         raise ConfigError(f"{place} is not TOML: {error}") from None
 
 

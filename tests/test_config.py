@@ -205,7 +205,14 @@ def test_names_that_can_stand_in_ehlo(file: Path, helo: str) -> None:
 
 def test_a_file_that_is_not_toml_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("concurrency = = 1")
-    for name, said in (("bad", "is not TOML: .*line 1"), ("none", "No such file")):
+    (tmp_path / "digits").write_text("concurrency = 1" + "0" * 5000)
+    (tmp_path / "deep").write_text("concurrency = " + "[" * 5000)
+    for name, said in (
+        ("bad", "is not TOML: .*line 1"),
+        ("digits", "is not TOML: .*digits"),
+        ("deep", "is not TOML: nested too deep"),
+        ("none", "No such file"),
+    ):
         with pytest.raises(ConfigError, match=said):
             load({"--config": str(tmp_path / name)}, {}, places=[])
 
