@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from geomail import spelling
-from geomail.values import Read, host_name, whole
+from geomail.values import Read, a_labels, host_name, whole
 
 MOST = 1_000_000
 _UNITS_S = {"s": 1, "min": 60, "h": 3600}
@@ -108,7 +108,7 @@ def sites(value: object) -> Sites:
 
 def _site_name(name: str) -> str:
     try:
-        return host_name(name.removesuffix(".")).lower()
+        return host_name(a_labels(name.removesuffix(".")))
     except ValueError:
         raise ValueError(f"{_SITES}, each named by a domain or host, not {name!r}") from None
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from geomail import spelling
 from geomail.errors import ConfigError
+from geomail.values import a_labels
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
@@ -196,17 +197,8 @@ def _domain(text: object) -> str | None:
         return None
     star, name = ("*.", text[2:]) if text.startswith("*.") else ("", text)
     name = name.removesuffix(".")
-    name = name.lower() if name.isascii() else _a_labels(name)
+    name = a_labels(name)
     return star + name if _DOMAIN.fullmatch(name) else None
-
-
-def _a_labels(name: str) -> str:
-    import idna  # 20 ms that only such a domain costs
-
-    try:
-        return idna.encode(name, uts46=True).decode()
-    except idna.IDNAError:
-        return ""
 
 
 def _patterns(domain: str) -> list[str]:

@@ -51,10 +51,13 @@ def test_a_site_has_what_its_table_says_and_else_the_relays(tmp_path: Path) -> N
         [relay.default.site."example.net"]
         rate = ["2/s", "100/h"]
         max_recipients = 1
+        [relay.default.site."Bücher.example"]
+        connections = 3
         """,
         url="mx",
     )
     limits = relay.limits
+    assert limits.of_domain("xn--bcher-kva.example") is not None
     general = Limits(
         connections=10, rates=(Rate(100, 1),), messages_per_connection=100, max_recipients=50
     )
