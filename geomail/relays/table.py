@@ -139,7 +139,7 @@ class Reader:
         others = self._other_hosts(name, flag_urls)
         are_meant = others is None or not ("url" in table or "urls" in table)
         if not are_meant:
-            table = self._without_entrusted(name, table)
+            table = self._without_entrusted(name, table, others or ())
         values: dict[str, Any] = {key: self._value(name, table, key) for key in _OF_RELAY}
         relay = Relay(
             name=name,
@@ -190,8 +190,10 @@ class Reader:
             self.warnings.append(f"{variable} ends in a space or a line end: is that meant?")
         return password
 
-    def _without_entrusted(self, name: str, table: Table) -> Table:
+    def _without_entrusted(self, name: str, table: Table, others: Sequence[Member]) -> Table:
         left_out = [key for key in _ENTRUSTED if key in table]
+        if "site" in table and not any(member.scheme == "mx" for member in others):
+            left_out.append("site")
         if left_out:
             self.warnings.append(
                 f"{', '.join(left_out)} of [relay.{name}] in {self.place} is for the hosts there,"

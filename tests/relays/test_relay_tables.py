@@ -251,6 +251,17 @@ def test_what_a_table_entrusts_to_its_hosts_is_not_for_others(file: Path, where:
     assert not bare.relays["default"].auth_in_clear
 
 
+def test_limits_of_sites_are_for_mx_alone_whoever_names_it(file: Path) -> None:
+    sites = "connections = 5\n[relay.default.site.'a.example']\nconnections = 1"
+    there = settings_of(file, sites, url="mx", relay=["smtp://other.example"])
+    assert (there.relays["default"].site, there.relays["default"].connections) == ((), 5)
+    [warning] = there.warnings
+    assert warning.startswith(f"site of [relay.default] in {file} is for the hosts there,")
+    direct = settings_of(file, sites, url="mx", relay=["mx:2525"])
+    assert direct.relays["default"].site
+    assert not direct.warnings
+
+
 def test_a_table_without_hosts_is_for_those_that_a_variable_names(file: Path) -> None:
     environ = {"GEOMAIL_RELAY": "smtps://bo@other.example"}
     settings = settings_of(file, "token_file = '/t'\nverify = false", url=None, environ=environ)
