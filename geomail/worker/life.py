@@ -7,6 +7,7 @@ another worker (or the next start) when the lease has run out. SIGHUP reads the 
 reopens the delivery log.
 """
 
+import dataclasses
 import random
 import signal
 import sys
@@ -192,13 +193,18 @@ class Worker:
             log.error("snapshot_broke", why=repr(error))
             return b""
 
-    def _obey(self) -> None:
-        """Hold the relays, and the lists, that people have said to hold; let the others go on."""
+    def _obey(self, *, anew: bool = False) -> None:
+        """Hold the relays, and the lists, that people have said to hold; let the others go on.
+
+        `anew`: routes have been made, with lanes that may know otherwise.
+        """
         held = {name for queue in self._queues for kind, name in queue.held if kind == "relay"}
         for route in [route for route in self.lanes.routes.values() if route.is_whole]:
-            if route.is_held != (route.name in held):
-                log.info("held" if route.name in held else "resumed", relay=route.name)
-                self._on_stranded(route.hold(on=route.name in held))
+            is_to_be, is_held = route.name in held, route.is_held
+            if anew or is_held != is_to_be:
+                self._on_stranded(route.hold(on=is_to_be))
+            if is_held != is_to_be:
+                log.info("held" if is_to_be else "resumed", relay=route.name)
                 self.popper.look_again()
         lists = {queue.name for queue in self._queues if ("queue", queue.name) in queue.held}
         if lists != self._held_lists:
@@ -286,19 +292,20 @@ class Worker:
         try:
             self.settler.delivery_log.reopen()
             settings = self.settings.again()
+            fixed = {name: getattr(self.settings, name) for name in _FIXED}
+            unheard = [name for name, kept in fixed.items() if getattr(settings, name) != kept]
+            settings = dataclasses.replace(settings, **fixed)
             require_relays(settings)
             self.admission.configure(settings)
             self.lanes.configure(settings)
         except GeomailError as error:
+            self.admission.configure(self.settings)
             log.error("reload_failed", why=str(error), hint="the old settings stay in force")
             return
-        unheard = [
-            name for name in _FIXED if getattr(settings, name) != getattr(self.settings, name)
-        ]
         if unheard:
             log.warning("needs_a_restart", settings=",".join(unheard))
         self.settings = self.settler.settings = settings
-        self._obey()
+        self._obey(anew=True)
         self.popper.look_again()
         log.info("reloaded", relays=self.lanes.shown())
 

@@ -356,6 +356,50 @@ def test_what_is_parked_for_a_relay_that_goes_away_is_judged(
     assert "relay 'b' is not known" in place.desk.dead_list(1)[0].reason
 
 
+def test_a_reload_that_is_refused_late_changes_nothing(
+    place: Place, sink: Sink, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relays(file, default=sink, b=sink)
+    worker = place.worker(file=file)
+    relays(file, default=sink, c=sink)
+
+    def refuse(_settings: object) -> None:
+        raise ConfigError("the relay mx needs a name server in /etc/resolv.conf")
+
+    monkeypatch.setattr(worker.lanes, "configure", refuse)
+    worker.hang_up()
+    place.push(mail("x", relay="b"))
+    until(lambda: sink.count == 1)
+    until(all_settled(place))
+
+
+def test_what_needs_a_restart_stays_in_force_until_then(
+    place: Place, sink: Sink, file: Path
+) -> None:
+    relays(file, default=sink)
+    worker = place.worker(file=file)
+    file.write_text("concurrency = 4000\nretries = 3\n" + file.read_text())
+    worker.hang_up()
+    assert worker.settings.retries == 3
+    assert worker.settings.concurrency == worker.lanes.settings.concurrency == 20
+
+
+def test_a_relay_that_is_held_no_more_when_the_file_is_read(
+    place: Place, sink: Sink, file: Path
+) -> None:
+    relays(file, default=sink)
+    worker = place.worker(file=file, beat_s=0.3, lease_s=2)
+    place.desk.hold("relay", "default", on=True)
+    until(lambda: worker.lane.is_held)
+    place.desk.hold("relay", "default", on=False)
+    (queue,) = worker.queues
+    queue.held = frozenset()  # the beat has told, and it is the other list's turn
+    worker.hang_up()
+    assert not worker.lane.is_held
+    place.push(mail("x"))
+    until(lambda: sink.count == 1)
+
+
 def test_a_delivery_log_without_a_folder_is_refused(place: Place, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"can't write .*/none/log: No such file"):
         place.hire("smtp://127.0.0.1:1", delivery_log=tmp_path / "none" / "log")
