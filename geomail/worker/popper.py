@@ -7,8 +7,8 @@ others, to who has had least for its weight first. So a list that something has 
 once: its mail overtakes thousands. What is parked for a lane that has room again is taken at its
 own list's expense, and leaves half of the room to what is fresh.
 
-A suspect (a job that two workers have died with) is taken alone, when nothing else is in hand: now
-and then the popper holds back for a moment to let that come about.
+A suspect (a job that two workers have died with) is taken alone, when nothing else is in hand, of
+any list: now and then the popper holds back for a moment to let that come about.
 """
 
 import math
@@ -33,6 +33,7 @@ _FULL_S = 1.0
 _LAPSED_S = 0.1
 _CLOSED_S = 30.0
 _MAKE_WAY_S = 2.0
+_WITH_SUSPECT_S = 0.05
 _MAKE_WAY_EVERY_S = 10.0
 _MOST_LOOKED_FOR = 1_000  # at the start; of others Redis tells when they are due
 _LARGEST_TAKE = 1000
@@ -86,6 +87,8 @@ class Popper:
         self._waiters: dict[Queue, gevent.Greenlet[..., None]] = {}
         self._next_due_ms: int | None = None
         self._suspects: set[Queue] = set()
+        self._first: set[Queue] = set()  # those whose suspects may be taken in this round
+        self._has_suspect = False
         self._make_way_until = 0.0
 
     def run(self) -> None:
@@ -125,6 +128,8 @@ class Popper:
         """Return how many may be taken at once, whatever the lanes have room for."""
         if self._settler.backlog > _UNSETTLED * self._at_once:
             return 0  # Redis does not take outcomes: send nothing that could not be crossed off
+        if self._is_with_suspect():
+            return 0
         return min(self._at_once, self._most - self.taken) if self._most else self._at_once
 
     def _left(self, queue: Queue) -> int:
@@ -133,6 +138,8 @@ class Popper:
 
     def _full_s(self) -> float:
         """Return how long to wait for room at most."""
+        if self._is_with_suspect():
+            return _WITH_SUSPECT_S
         now, meetings = time.monotonic(), self._admission.meetings
         met = [meetings[queue].again_in_s(now) for queue in self._busy() if not self._left(queue)]
         return min(met, default=_FULL_S)
@@ -150,6 +157,7 @@ class Popper:
         if taken < room:
             for queue in self._by_turns():
                 taken += self._take_from(queue, room - taken)
+        self._first.clear()
         return taken
 
     def _overtake(self) -> None:
@@ -174,7 +182,13 @@ class Popper:
         """Return the lists that may have something, who has had least for its weight first."""
         busy = self._busy()
         if len(busy) > 1:
-            busy.sort(key=lambda queue: (self._had[queue], -self._weights[queue]))
+            busy.sort(
+                key=lambda queue: (
+                    queue not in self._first,
+                    self._had[queue],
+                    -self._weights[queue],
+                )
+            )
         return busy
 
     def _shares(self) -> dict[Queue, float]:
@@ -260,14 +274,22 @@ class Popper:
             return False
         now = time.monotonic()
         if self._is_empty_handed():
-            self._suspects.clear()
+            self._first, self._suspects = self._suspects, set()
+            self._empty -= self._first
             self._make_way_until = 0.0
         elif now > self._make_way_until + _MAKE_WAY_EVERY_S:
             self._make_way_until = now + _MAKE_WAY_S
         return now < self._make_way_until
 
+    def _is_with_suspect(self) -> bool:
+        if self._has_suspect and self._is_empty_handed():
+            self._has_suspect = False
+        return self._has_suspect
+
     def _take(self, queue: Queue, n: int, *, route: str | None = None) -> int:
-        batch = queue.take(n, max_bytes=self._lanes.bytes_to_take(queue.name), route=route)
+        is_alone = len(self._queues) == 1 or self._is_empty_handed()
+        most = self._lanes.bytes_to_take(queue.name)
+        batch = queue.take(n, max_bytes=most, route=route, suspects=is_alone)
         self._note(queue, batch)
         self._charge(queue, len(batch.slots))
         self.taken += len(batch.slots)
@@ -292,6 +314,8 @@ class Popper:
             self._next_due_ms = min(known, batch.next_due_ms) if known else batch.next_due_ms
         if batch.suspects_waiting:
             self._suspects.add(queue)
+        if len(self._queues) > 1:  # from others of its own list the queue keeps it apart
+            self._has_suspect = self._has_suspect or any(slot.suspect for slot in batch.slots)
         self._parked.note_due(queue, batch.routes_due)
 
     def _look_for_parked(self) -> None:

@@ -157,6 +157,56 @@ def test_a_suspect_is_taken_alone_when_nothing_is_in_hand(place: Place, sink: Si
     until(lambda: sink.count == 21)
 
 
+def test_suspects_of_two_lists_are_not_taken_beside_each_other(place: Place, sink: Sink) -> None:
+    make_suspect(place, "queue:a", mail("s", to=["slow+0.4@s.org"]))
+    make_suspect(place, "queue:b", mail("t", to=["slow+0.4@t.org"]))
+    worker = place.worker(sink, queue=["queue:a=8", "queue:b=1"])
+    at_once = Counter[int]()
+    until(lambda: at_once.update([worker.lanes.in_hand()]) or sink.count == 2, within_s=20)
+    assert max(at_once) == 1
+
+
+def test_nothing_of_another_list_is_taken_beside_a_suspect(place: Place, sink: Sink) -> None:
+    make_suspect(place, "queue:b", mail("t", to=["slow+0.4@t.org"]))
+    worker = place.worker(sink, queue=["queue:a=8", "queue:b=1"])
+    until(lambda: worker.lanes.in_hand() == 1)
+    other = Queue(Link(place.server.url), "queue:a")
+    other.push([mail(number) for number in range(5)])
+    other.close()
+    at_once = Counter[int]()
+    until(lambda: at_once.update([worker.lanes.in_hand()]) or sink.count >= 1, within_s=20)
+    assert max(at_once) == 1
+    until(lambda: sink.count == 6, within_s=20)
+
+
+def test_a_suspect_has_its_turn_though_another_list_has_work(
+    place: Place, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(popper, "_MAKE_WAY_EVERY_S", 0.5)
+    make_suspect(place, "queue:b", mail("t"))
+    fill(place, "a", 4_000)
+    place.worker(sink, queue=["queue:a=8", "queue:b=1"], concurrency=2)
+    desk = Queue(Link(place.server.url), "queue:b")
+    until(lambda: desk.counts().suspects == 0, within_s=20)
+    desk.close()
+
+
+def make_suspect(place: Place, name: str, payload: bytes) -> None:
+    """Let two workers die with a job of a list in hand."""
+    desk = Queue(Link(place.server.url), name)
+    desk.register()
+    desk.push([payload])
+    for _ in range(2):
+        victim = Queue(Link(place.server.url), name)
+        victim.register()
+        assert len(victim.take(1).slots) == 1
+        desk.reap([victim.worker])
+        victim.close()
+    assert desk.counts().suspects == 1
+    desk.leave()
+    desk.close()
+
+
 # ---- the end of a burst
 
 
