@@ -223,7 +223,7 @@ def finished_ones(fields: dict[str, Any]) -> dict[str, str]:
     """Return subject and text of a job that is a finished message."""
     letter = message_from_bytes(base64.b64decode(fields["raw"]), policy=policy.default)
     assert isinstance(letter, EmailMessage)
-    return {"subject": str(letter["subject"]), "text": text_of(letter, "plain")}
+    return {"subject": str(letter["subject"]), "text": text_of(letter, "plain") + "\n"}
 
 
 def plain(text: str) -> str:
