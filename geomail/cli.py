@@ -232,7 +232,8 @@ def _hold(given: Given, settings: Settings) -> int:
         queue = _queue(settings)
         news = [queue.hold("queue", queue.name, on=on)]
         what = f"queue {queue.name}"
-    _say(f"{what} {'is held' if on else 'goes on'}{'' if any(news) else ' already'}")
+    when = f" (workers obey within {settings.beat_s:g} s)" if any(news) else " already"
+    _say(f"{what} {'is held' if on else 'goes on'}{when}")
     return 0
 
 
@@ -289,7 +290,8 @@ def _look_at_redis(settings: Settings) -> list[str]:
     if settings.redis is None and not embedded.listens():
         binary = embedded.find_binary()
         return [f"nobody listens on {embedded.HOST}:{embedded.PORT}: run will start {binary}"]
-    return [f"{queue.name}: {queue.counts().waiting} waiting" for queue in _queues(settings)]
+    queues = _queues(settings, warns=True)
+    return [f"{queue.name}: {queue.counts().waiting} waiting" for queue in queues]
 
 
 def _dead(given: Given, settings: Settings) -> int:
@@ -391,20 +393,20 @@ def _queue(settings: Settings, *, patience_s: float = 0.0) -> "Queue":
     return _queues(settings, patience_s=patience_s)[0]
 
 
-def _queues(settings: Settings, *, patience_s: float = 0.0) -> list["Queue"]:
+def _queues(settings: Settings, *, patience_s: float = 0.0, warns: bool = False) -> list["Queue"]:
     from geomail.queue import Queue
 
-    link = _link(settings, patience_s=patience_s)
+    link = _link(settings, patience_s=patience_s, warns=warns)
     return [Queue(link, name) for name, _ in settings.queues]
 
 
-def _link(settings: Settings, *, patience_s: float = 0.0) -> "Link":
+def _link(settings: Settings, *, patience_s: float = 0.0, warns: bool = False) -> "Link":
     from geomail.queue import Link, embedded
 
     url = settings.redis or embedded.URL
     link = Link(url, patience_s=_ANSWERS_S)
     _await_redis(url, link.address, 0.0 if settings.redis else patience_s)
-    link.probe()
+    link.probe(warns=warns)
     return link
 
 

@@ -84,7 +84,7 @@ def test_what_is_held_is_said_without_a_host_too() -> None:
 
 def test_a_rate_is_shown_where_there_is_one() -> None:
     slow = HostShown("h:25", "r", "r", rate=9.96, binding="rate")
-    used_up = HostShown("i:25", "r", "r", "waiting", why="its rate is used up", rate=0.0)
+    used_up = HostShown("i:25", "r", "r", "waiting", why="its rate is 5/min", rate=0.0)
     head, *rows = board.text(board.Board([slow, used_up], 1, 0, 0, ())).splitlines()
     assert "RATE" in head.split()
     assert "9.96/s" in rows[0].split()

@@ -142,7 +142,7 @@ class RouteLimits:
         if self.is_open(now):
             return None
         if self.waits_for == "rate":
-            return f"its rate, {' and '.join(map(str, self._limits.rates))}, is used up"
+            return f"its rate is {' and '.join(map(str, self._limits.rates))}"
         return f"all of its {self._limits.connections} connections are in use elsewhere"
 
     # ---- said by lanes and senders

@@ -137,11 +137,11 @@ class Link:
         """Return where `key` lies: connections to one place may do for all keys there."""
         return self._topology.place_of(key)
 
-    def probe(self) -> None:
+    def probe(self, *, warns: bool = True) -> None:
         """Wait until Redis answers, and look whether it can be trusted with mail.
 
-        Raises RedisUnusable when it refuses us, or is no Redis, or too old. Warns when it may drop
-        keys, or keeps nothing on disk. Of a cluster, each master is looked at.
+        Raises RedisUnusable when it refuses us, or is no Redis, or too old. Warns, unless told not
+        to, when it may drop keys, or keeps nothing on disk. Of a cluster, each master is looked at.
         """
         first = self.open("probe")
         try:
@@ -151,7 +151,7 @@ class Link:
         finally:
             first.close()
         for place in places:
-            self._probe_one(Connection(self, "probe", place))
+            self._probe_one(Connection(self, "probe", place), warns=warns)
 
     def doubt_of_tls(self, text: str) -> str | None:
         """Return advice when a first connection failed as it does where the URL is wrong on TLS."""
@@ -162,11 +162,12 @@ class Link:
             return _IF_PLAIN if _TLS_WAITS.search(text) else None
         return _IF_TLS if _PLAIN_HUNG_UP.search(text) else None
 
-    def _probe_one(self, connection: "Connection") -> None:
+    def _probe_one(self, connection: "Connection", *, warns: bool) -> None:
         try:
             connection.is_new = True
             connection.call("EVAL", "return 1", 0)
-            judge(connection.call, self.address, is_single=self._address.kind == "single")
+            is_single = self._address.kind == "single"
+            judge(connection.call, self.address, is_single=is_single, warns=warns)
         finally:
             connection.close()
 

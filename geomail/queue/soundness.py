@@ -1,8 +1,8 @@
 """Whether a Redis can be trusted with mail: its version, its shape, what it drops, what it keeps.
 
 Too old, or a part of a cluster that was named as if it were alone: RedisUnusable. That it may drop
-keys, or keeps nothing on disk, is a warning each. What a server forbids to ask is not held against
-it.
+keys, or keeps nothing on disk, is a warning each, for those who want to hear it. What a server
+forbids to ask is not held against it.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,12 @@ _OLDEST = (6, 2)
 Call = Callable[..., Any]
 
 
-def judge(call: Call, address: str, *, is_single: bool) -> None:
+def judge(call: Call, address: str, *, is_single: bool, warns: bool = True) -> None:
     """Look at the Redis that `call` asks; `is_single`: the URL says that it is no cluster."""
     facts = _info(call)
     if not facts:
-        log.warning("redis_unchecked", redis=address, reason="INFO is not allowed")
+        if warns:
+            log.warning("redis_unchecked", redis=address, reason="INFO is not allowed")
         return
     version = tuple(int(number) for number in facts.get("redis_version", "0").split(".")[:2])
     if version < _OLDEST:
@@ -31,6 +32,11 @@ def judge(call: Call, address: str, *, is_single: bool) -> None:
         raise RedisUnusable(
             f"Redis at {address} is one of a cluster: use redis+cluster://{address}"
         )
+    if warns:
+        _warn(facts, call, address)
+
+
+def _warn(facts: dict[str, str], call: Call, address: str) -> None:
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         log.warning(

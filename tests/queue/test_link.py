@@ -240,6 +240,8 @@ def test_probe_warns_of_a_redis_that_forgets(
     assert caplog.text == ""
     own_server.raw.config_set("maxmemory-policy", "allkeys-lru")
     own_server.raw.config_set("appendonly", "no")
+    Link(own_server.url).probe(warns=False)
+    assert caplog.text == ""
     Link(own_server.url).probe()
     assert "redis_may_drop_mail" in caplog.text
     assert "redis_keeps_nothing" in caplog.text
