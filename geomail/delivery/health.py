@@ -153,15 +153,15 @@ class Health:
         None: that is arranged for already. Attempts that were under way together fail together, and
         count once; so do connections that end while the host is left alone. `proved`: connections
         that have carried mail and are there still. `at_least_s`: what the host has asked for, of
-        which an hour is granted.
+        which an hour is granted; while others work it is for more than those that it has.
         """
         at_least_s = min(at_least_s, _LONGEST_ASKED_S)
         self.last_error = text
         works = trouble is not Trouble.VERDICT and self.works(now, proved)
         if works and trouble is Trouble.REFUSAL:
             metrics.count("connections_refused")
-            self.window.refused(now, proved, began=began)
-        is_known = began < self.last_failure_at and not at_least_s
+            self.window.refused(now, proved, began=began, asked_s=at_least_s)
+        is_known = began < self.last_failure_at and (works or not at_least_s)
         if is_known or self.backoff.is_closed(now):
             if works or not at_least_s or not self.backoff.extend(now + at_least_s):
                 return None
@@ -170,7 +170,7 @@ class Health:
         self.strikes += 1
         self.calm_until = 0.0
         if works:
-            return self._pause(now, max(at_least_s, _PAUSE_S * 2.0 ** min(self.strikes - 1, 7)))
+            return self._pause(now, _PAUSE_S * 2.0 ** min(self.strikes - 1, 7))
         self.window.shrink(now)
         self.is_probing = True
         if self.strikes == 1 and trouble is not Trouble.VERDICT and not at_least_s:

@@ -72,8 +72,11 @@ class Window:
         self._rest()
         return has_grown
 
-    def refused(self, now: float, proved: int, *, began: float) -> None:
-        """A connection begun at `began` was refused; `proved` others have carried mail, and do."""
+    def refused(self, now: float, proved: int, *, began: float, asked_s: float = 0.0) -> None:
+        """A connection begun at `began` was refused; `proved` others have carried mail, and do.
+
+        `asked_s`: for so long the host has asked not to be tried with more.
+        """
         taken = max(1, proved)
         is_same_burst = began < self._cut_at
         if self.ceiling is not None and taken < self.ceiling and not is_same_burst:
@@ -88,6 +91,7 @@ class Window:
             )
             self._retry_at = now + self._retry_s
             self._cut_at = now
+        self._retry_at = max(self._retry_at, now + asked_s)
         self._low, self._tried_from, self._step = 0, 0, 1
         self.is_doubted = taken != self._before
         self.ceiling = self.size = taken

@@ -108,6 +108,18 @@ def test_a_connection_that_is_refused_while_others_work_cuts_the_window() -> Non
     assert (health.window.size, health.is_well) == (5, True)
 
 
+def test_what_a_host_asks_for_while_others_work_is_for_more_than_those() -> None:
+    health = healthy()
+    health.window.size = 8
+    assert fail(health, NOW, Trouble.REFUSAL, proved=5, asked_s=300.0) == 0.25
+    assert fail(health, NOW, Trouble.REFUSAL, proved=5, asked_s=300.0, began=NOW - 1) is None
+    assert health.strikes == 1
+    assert health.may_connect(NOW + 0.25)
+    answer(health, NOW + 1)
+    assert not health.recover(NOW + 299, is_used=True, live=5)
+    assert health.recover(NOW + 301, is_used=True, live=5)
+
+
 def test_others_that_are_silent_do_not_work() -> None:
     health = healthy()
     later = NOW + PATIENCE_S

@@ -78,6 +78,13 @@ def test_trials_above_the_ceiling_are_ever_rarer() -> None:
     assert waits == [60, 120, 240, 480, 960, 1920, HOUR, HOUR, HOUR]
 
 
+def test_no_trial_comes_before_the_host_has_asked_for_it() -> None:
+    window = grown_to(20, to=8)
+    window.refused(0.0, 5, began=0.0, asked_s=300.0)
+    assert not window.grow(299.0, 5)
+    assert window.grow(300.0, 5)
+
+
 def test_a_trial_that_goes_well_is_followed_by_larger_ones() -> None:
     window = grown_to(1000, to=8)
     refuse(window, 0.0, taken=5)

@@ -105,6 +105,34 @@ def test_a_host_that_counts_connections_at_mail(make_house: MakeHouse) -> None:
         assert house.lane.health.window.ceiling == 3
 
 
+def test_who_is_to_wait_while_others_work_may_replace_them(make_house: MakeHouse) -> None:
+    talks: list[Peer] = []
+
+    def reply(_line: bytes) -> bytes:
+        gevent.sleep(0.02)
+        return b"250 ok"
+
+    def play(peer: Peer) -> None:
+        talks.append(peer)
+        if len(talks) == 2:
+            peer.say(b"421 4.7.0 Too many connections, try again in 300 seconds\r\n")
+        else:
+            talk(peer, reply=reply)
+
+    with Host(play) as host:
+        house = make_house(f"smtp://127.0.0.1:{host.port}", concurrency="5", idle_s="0.2")
+        house.put(0, "first@example.org")
+        until(lambda: len(house.reports) == 1)
+        house.put(0, *many(10))
+        until(lambda: len(house.reports) == 11)
+        assert len(talks) == 2
+        assert house.lane.health.window.size == 1
+        until(lambda: not house.lane.senders)
+        house.put(0, "late@example.org")
+        until(lambda: len(house.reports) == 12)
+        assert house.fates() == {Fate.DELIVERED: 12}
+
+
 # ---- one of two
 
 
