@@ -266,7 +266,10 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
             return None
         while not self._must_leave():
             # Where nothing is limited this costs a twentieth of a microsecond.
-            is_counted = bool(lane.limits or lane.brake) and not onward and bool(lane.ready)
+            is_limited = bool(lane.limits or lane.brake)
+            if is_limited and onward:
+                self._reckoning.give_back_onward()  # it waits for its time as all others do
+            is_counted = is_limited and bool(lane.ready)
             delivery = None
             if not is_counted or lane.may_begin(time.monotonic()):
                 delivery = self._taken = onward.pop(0) if onward else lane.take()

@@ -1,10 +1,12 @@
 """One job whose host takes fewer recipients at a time: one settlement, and a line for everybody."""
 
 import json
+import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from hired import Place, mail, until
+from hired import Place, mail, until, url
 
 from geomail.sink import Sink
 from geomail.smtp.answers import Answer
@@ -66,3 +68,15 @@ def test_what_is_parked_is_for_those_who_are_left(place: Place) -> None:
         until(lambda: place.held() == 0, within_s=20)
         assert arrived == dict.fromkeys(EVERYBODY, 1)
         assert place.counts().stats.get("retried", 0) == 0
+
+
+def test_each_further_transaction_waits_for_its_time(place: Place, tmp_path: Path) -> None:
+    times: list[float] = []
+    policy = Policy(max_recipients=1)
+    with Sink(policy=policy, on_mail=lambda *_: times.append(time.monotonic())) as sink:
+        file = tmp_path / "geomail.toml"
+        file.write_text(f"[relay.default]\nurl = '{url(sink)}'\nrate = '5/s'\n")
+        place.worker(file=file)
+        place.push(mail(0, to=[f"u{number}@example.org" for number in range(6)]))
+        until(lambda: len(times) == 6, "all of them", within_s=20)
+    assert times[-1] - times[0] >= 0.9
