@@ -170,7 +170,7 @@ class Lane:
     def is_silent(self, now: float) -> bool:
         """Return whether connections that have mail have been answered nothing for long."""
         since = max(self.health.heard_at, self.health.last_failure_at, self.busy_since)
-        if now < since + _SILENCE_S:
+        if now < since + _SILENCE_S or self._under_way() <= len(self.ready):
             return False
         return len(self.senders) > len(self.idle) + self.connecting + self.behind
 
@@ -402,15 +402,14 @@ class Lane:
             return
         self.house.reopen_later(self, delay_s)
         if health.backoff.is_closed(now):
-            self._rouse_all()
+            self._dismiss_idle()
         elif health.is_probing and len(self.ready) > 1 and not self.house.is_draining:
             self.house.stranded(self.empty(but=1))  # not to wait for a probe that may take long
 
-    def _rouse_all(self) -> None:
+    def _dismiss_idle(self) -> None:
         """Make idle connections leave: they may be gone too, and would stand for the host later."""
         for sender in tuple(self.idle):
-            self.idle_no_more(sender)
-            sender.wake()
+            sender.dismiss()
 
     # ---- its senders
 

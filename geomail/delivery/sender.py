@@ -351,7 +351,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
             self.lane.give_back(delivery)
 
     def _must_leave(self) -> bool:
-        if self.lane.leaving > 0 and self._has_had_its_turn():
+        if not self._is_dismissed and self.lane.leaving > 0 and self._has_had_its_turn():
             self.lane.leaving -= 1
             self._is_dismissed = True
         return self._is_dismissed or self._reckoning.is_over or self._house.is_draining

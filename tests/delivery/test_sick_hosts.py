@@ -12,6 +12,7 @@ from house import House, MakeHouse, many, talk, until, url
 from scripted import Host, Peer
 
 from geomail.delivery import lane
+from geomail.delivery.health import Trouble
 from geomail.delivery.outcome import Fate
 from geomail.delivery.window import START
 from geomail.sink import Sink
@@ -217,6 +218,37 @@ def test_a_host_that_falls_silent_is_tried_by_another_connection(
 
 
 # ---- leaving
+
+
+def test_one_that_leaves_does_so_for_one_that_was_asked_to(make_house: MakeHouse) -> None:
+    with Sink(delay_s=0.02) as sink:
+        house = make_house(url(sink), concurrency="2")
+        house.put(0, *many(900))
+        until(lambda: house.lane.proved == 2)
+        one, other = house.lane.senders
+        until(lambda: time.monotonic() > max(one.began, other.began) + 0.25)
+        house.lane.leaving = 2
+        for _ in range(3):  # asked so often on its way out
+            assert one._must_leave()
+        assert house.lane.leaving == 1
+        until(lambda: one.ready() and other.ready())
+        assert len(house.reports) < 900
+
+
+def test_who_waits_for_an_answer_to_quit_is_not_silent(make_house: MakeHouse) -> None:
+    with Host(lambda peer: talk(peer, then=lambda: peer.wait_for_end())) as host:
+        house = make_house(f"smtp://127.0.0.1:{host.port}", idle_s="0.1", quit_s="60")
+        house.put(0, "a@x.org")
+        until(lambda: bool(house.lanes.goodbyes))
+        assert not house.lane.is_silent(time.monotonic() + 10 * lane._SILENCE_S)
+
+
+def test_who_is_idle_leaves_when_the_host_is_closed(make_house: MakeHouse, sink: Sink) -> None:
+    house = make_house(url(sink), idle_s="60")
+    house.put(0, "a@x.org")
+    until(lambda: bool(house.lane.idle))
+    house.lane.fail("no", Trouble.VERDICT, began=time.monotonic())
+    until(lambda: not house.lane.senders)
 
 
 def test_a_place_that_is_needed_waits_for_no_answer_to_quit(
