@@ -81,6 +81,7 @@ class RouteLimits:
         for lane in lanes:
             lane.limits = self
         self._asking.set()
+        self._staff()  # who waits for a token may wait for none any more
 
     # ---- questions
 

@@ -224,6 +224,20 @@ def test_new_limits_hold_after_a_reload(stage: Stage) -> None:
     host.has_taken(3_000)
 
 
+def test_who_waits_for_a_rate_that_is_no_more_goes_at_once(stage: Stage) -> None:
+    host = stage.host()
+    file = limited(stage, host, "rate = '1/s'\nconnections = 1")
+    worker, *_ = workers(stage, file, 1)
+    stage.push(map(mail, range(3)))
+    host.has_taken(1)
+    until(lambda: 0 < stage.counts().in_flight <= 2, "the others are at hand")
+    limited(stage, host, "connections = 1")
+    worker.signal(signal.SIGHUP)
+    changed = time.time()
+    host.has_taken(3)
+    assert host.look()[-1].at < changed + 15  # an idle connection lasts 30 s
+
+
 def test_who_stands_still_loses_his_leases_and_leaves_when_he_wakes(stage: Stage) -> None:
     log = stage.folder / "crowd"
     host = stage.host(crowd=str(log), delay_s=0.02)
