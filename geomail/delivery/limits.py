@@ -59,6 +59,7 @@ class RouteLimits:
         self._permit = Permit(0, 0, 0, 0, 0.0)
         self._is_listed = False  # in Redis, with connections or the wish for some
         self._said: int | None = None  # connections, in the question that is under way
+        self._told, self._told_at = (0, 0, 0), 0.0  # limit, connections, and how many wanted
         self._rests: deque[float] = deque()
         self._opens_at = 0.0
         self._refused_until = 0.0
@@ -185,6 +186,7 @@ class RouteLimits:
         """Ask at once for what others had: one of them has died."""
         if self._asker:
             self._opens_at = min(self._opens_at, time.monotonic())
+            self._told_at = 0.0
             self._asking.set()
 
     def end(self) -> None:
@@ -272,10 +274,14 @@ class RouteLimits:
         wanted = min(limit, used + self._missing(now))
         if not (wanted or self._is_listed):
             return None
+        told, news_at = (limit, used, wanted), self._told_at + _HUNGRY_S
+        if told == self._told and now < news_at:
+            return news_at - now  # whatever stirs us: each mail does
         self._said = used
         self._permit = permit = self._limiter.connect(self.route, limit, has=used, wanted=wanted)
         self._said, self._is_listed = None, bool(wanted or permit.granted)
         now = time.monotonic()
+        self._told, self._told_at = told, now
         if wanted and not permit.granted:
             self._wait_until(now + 2 * _HUNGRY_S, now, "connections")
         self._come_down(self._used(now) - permit.share)
