@@ -295,10 +295,11 @@ class Direct(Route):
                 self._troubled.put(lane.terms.member.host, lane.health, until)
 
     def _lane(self, host: str) -> Lane:
-        lane = Lane(self._terms(host), self._house)
-        kept = self._troubled.get(host, time.monotonic())
+        lane, now = Lane(self._terms(host), self._house), time.monotonic()
+        kept = self._troubled.get(host, now)
         if kept is not None:
             lane.health = kept
+            self._house.reopen_later(lane, kept.connects_from - now)  # nobody else looks at it
             self._troubled.drop(host)  # from now on it is this lane's own
         lane.is_warned = True  # nobody is verified here, which is nobody's mistake
         return lane

@@ -450,6 +450,23 @@ def test_new_mail_for_a_forgotten_host_that_is_closed_waits_too(
     assert metrics.snapshot()["host_failures"] == before
 
 
+def test_a_forgotten_host_is_tried_when_its_pause_is_over(
+    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hired = worker(place, town, idle_s=0.1)
+    place.push(mail("x@a.example"))
+    all_settled(place)
+    (known,) = hired.lanes.directs.values()
+    (route,) = known.routes.values()
+    monkeypatch.setattr(direct, "MOST_ROUTES", 0)
+    for lane in route.lanes:
+        lane.health.strikes, lane.health.connects_from = 1, time.monotonic() + 3.0
+    until(lambda: not known.routes, within_s=WITHIN_S)
+    place.push(mail("y@a.example"))
+    all_settled(place)
+    assert town.took("mx.a.example") == {"x@a.example": 1, "y@a.example": 1}
+
+
 def test_redirected_mail_goes_to_the_hosts_of_that_address(town: Town, place: Place) -> None:
     place.push(mail("x@a.example", "y@nowhere.example"))
     worker(place, town, redirect_to="staging@b.example")
