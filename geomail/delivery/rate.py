@@ -72,11 +72,6 @@ class Tokens:
                 return start + passed * self.interval_s
         return math.inf
 
-    def first_s(self, now: float) -> float:
-        """Return the time of the first token; inf without one."""
-        self._void(now)
-        return self._grants[0][0] if self._grants else math.inf
-
     def held(self, now: float) -> int:
         """Return how many there are."""
         self._void(now)
@@ -102,10 +97,6 @@ class Tokens:
     def worth(self, now: float) -> float:
         """Return about two seconds' worth of what was granted lately."""
         return self._worth * math.exp(min(0.0, self._at - now) / _WORTH_S)
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._grants.clear()
 
     def _learn(self) -> None:
         """Ask for what was spent where tokens went void, else for more."""
