@@ -45,8 +45,9 @@ class RankedRoute(Route):
         A rank is passed over when its hosts can't be reached; with a place for a probe it is not.
         """
         for lanes in () if self.is_held else self._ranked:
-            if any(lane.is_open(now) and (lane.is_well or lane.has_place(now)) for lane in lanes):
-                return lanes
+            for lane in lanes:
+                if lane.is_open(now) and (lane.is_well or lane.has_place(now)):
+                    return lanes
         return ()
 
 
@@ -57,8 +58,11 @@ class SiteRoute(RankedRoute):
 
     def choose(self, now: float) -> Lane | None:
         """Return the lane that takes the next delivery at `now`, or None."""
-        able = [lane for lane in self._able(now) if lane.has_place(now)]
-        return min(able, key=lambda lane: lane.in_hand, default=None)
+        chosen = None
+        for lane in self._able(now):
+            if lane.has_place(now) and (chosen is None or lane.in_hand < chosen.in_hand):
+                chosen = lane
+        return chosen
 
 
 class _Share:
