@@ -83,11 +83,11 @@ def test_a_second_signal_leaves_at_once_and_loses_nothing(stage: Stage) -> None:
     host = stage.host()
     silent = [f"stall+60@h{number}.example" for number in range(5)]
     worker = stage.worker(relay=host)
-    for number, recipient in enumerate(silent, 1):  # one by one: each on a connection of its own
+    stage.push(map(mail, range(200)))  # the window grows with them
+    host.has_taken(200)
+    for number, recipient in enumerate(silent, 201):  # one by one: a connection for each
         stage.push([mail(recipient, to=[recipient])])
         host.has_taken(number)
-    stage.push(map(mail, range(200)))
-    host.has_taken(205)
     worker.signal(signal.SIGTERM)
     worker.says("stopping")
     began = time.monotonic()

@@ -40,14 +40,14 @@ def postfix(one_postfix: Postfix) -> Postfix:
     return one_postfix
 
 
-@pytest.mark.parametrize(("chunking", "verb"), [("off", " data="), ("on", " bdat=")])
-def test_a_thousand_mails_of_all_kinds(
-    stage: Stage, postfix: Postfix, chunking: str, verb: str
-) -> None:
+@pytest.mark.parametrize("chunking", ["off", "on"])
+def test_a_thousand_mails_of_all_kinds(stage: Stage, postfix: Postfix, chunking: str) -> None:
     deliver(stage, postfix, jobs(range(1_000)), **relay(postfix), chunking=chunking)
     assert "TLS connection established" in postfix.log
-    until(lambda: verb in postfix.log)
-    assert set(re.findall(" data=| bdat=", postfix.log)) == {verb}
+    verb, other = ("bdat", "data") if chunking == "on" else ("data", "bdat")
+    until(lambda: heard(postfix, verb) > 0)
+    # The first mail behind an idle moment goes by DATA in any case.
+    assert heard(postfix, other) <= (heard(postfix, verb) // 10 if chunking == "on" else 0)
 
 
 @pytest.mark.parametrize("chunking", ["off", "on"])
@@ -63,3 +63,8 @@ def test_who_speaks_out_of_turn_is_told_off(postfix: Postfix) -> None:
 def relay(postfix: Postfix) -> dict[str, str]:
     """Return where it listens, under the name that it can prove."""
     return {"url": f"smtp+starttls://localhost:{postfix.port}", "ca_file": postfix.files["ca"]}
+
+
+def heard(postfix: Postfix, verb: str) -> int:
+    """Return how often Postfix has heard a verb, on connections that have ended."""
+    return sum(int(number) for number in re.findall(rf" {verb}=(?:\d+/)?(\d+)", postfix.log))
