@@ -24,7 +24,7 @@ def test_a_lost_machine(stage: Stage, capsys: pytest.CaptureFixture[str]) -> Non
     lost = stage.worker(relay=slow, data=stage.folder / "lost", **DEFAULTS)
     lost.says("running")
     stage.push(map(mail, range(20)))
-    until(lambda: stage.counts().in_flight == 20)
+    until(lambda: stage.counts().in_flight >= 2)  # as many as it sends to a host it has just met
     lost.kill()
     other.signal(signal.SIGCONT)
     began = time.monotonic()

@@ -52,7 +52,7 @@ def test_a_surprise_when_a_flight_has_landed_sends_nothing_twice(
 def test_what_redis_refuses_to_settle_is_bounded(
     place: Place, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(popper, "_UNSETTLED_LIMIT", 200)
+    monkeypatch.setattr(popper, "_UNSETTLED", 200 / popper.TAKE_LIMIT)
     worker = place.worker(sink, concurrency=4)
     place.push(mail(0))
     until(lambda: place.counts().stats.get("delivered") == 1)
