@@ -161,11 +161,11 @@ class Lane:
     def has_window_full(self) -> bool:
         """True when no more connections may be made than there are.
 
-        Those from before the last failure don't count while the host is not well: they may wait for
-        an answer that never comes, and stand in no probe's way.
+        Those from before the last failure don't count while nothing works: they may wait for an
+        answer that never comes, and stand in no probe's way.
         """
         health = self.health
-        return len(self.senders) - (self.behind if health.strikes else 0) >= health.window.size
+        return len(self.senders) - (self.behind if health.is_probing else 0) >= health.window.size
 
     def is_silent(self, now: float) -> bool:
         """Return whether connections that have mail have been answered nothing for long."""
@@ -395,7 +395,7 @@ class Lane:
             chance=self.house.chance(),
             at_least_s=at_least_s,
         )
-        if health.strikes > strikes:
+        if health.strikes > strikes and health.is_probing:
             self.epoch += 1
             self.behind = len(self.senders)
         if delay_s is None:

@@ -72,6 +72,28 @@ def test_a_host_that_takes_five_connections_is_given_five(make_house: MakeHouse)
         until(lambda: shelf.known == {"default": 5})
 
 
+def test_mails_that_take_long_wait_for_no_more_connections_than_are_taken(
+    make_house: MakeHouse,
+) -> None:
+    with Sink(max_connections=5, delay_s=0.4) as sink:
+        house = make_house(url(sink), concurrency="20")
+        house.put(0, *many(40))
+        until(lambda: len(house.reports) == 40, within_s=60)
+        assert house.fates() == {Fate.DELIVERED: 40}
+        assert sink.connections_ever <= 5 + 3
+
+
+def test_a_refusal_while_others_work_makes_no_place_for_more(make_house: MakeHouse) -> None:
+    with Sink(delay_s=0.2) as sink:
+        house = make_house(url(sink), concurrency="20")
+        house.put(0, *many(40))
+        until(lambda: house.lane.proved >= 2)
+        house.lane.fail("421 too many", Trouble.REFUSAL, began=time.monotonic())
+        assert house.lane.health.strikes == 1
+        assert house.lane.has_window_full  # with those that there are
+        house.lanes.stop()
+
+
 def test_what_was_learnt_before_is_where_a_lane_stops(make_house: MakeHouse) -> None:
     with Sink(max_connections=5, delay_s=0.02) as sink:
         house = on_shelf(make_house(url(sink), concurrency="20"), Shelf(default=5))
