@@ -96,6 +96,49 @@ def text(value: object) -> str:
     return value
 
 
+def listen_address(value: object) -> tuple[str, int]:
+    """Return host and port of HOST:PORT, [IPV6]:PORT, :PORT or PORT; without a host, loopback."""
+    host, _, port = text(str(value)).strip().rpartition(":")
+    if port.isascii() and port.isdigit() and int(port) < 65536:
+        return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+    raise ValueError("an address to listen on, as 127.0.0.1:9501")
+
+
+def listed(value: object) -> list[str]:
+    """Return the words of a list, or of text with commas or spaces between them."""
+    words = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        raise ValueError("a list of words")
+    return list(words)
+
+
+def host_patterns(value: object) -> tuple[str, ...]:
+    """Return names of hosts, each also as *.NAME (all under it), or * (any)."""
+    patterns = []
+    for word in listed(value):
+        bare = word.lower().removeprefix("*.")
+        if word != "*" and not _HOST.fullmatch(bare) and _version(bare.strip("[]")) is None:
+            raise ValueError("names of hosts, as example.org, *.example.org or *")
+        patterns.append(word.lower())
+    return tuple(patterns)
+
+
+def networks(value: object) -> tuple[str, ...]:
+    """Return networks of IP addresses, each in its shortest spelling."""
+    try:
+        return tuple(str(ipaddress.ip_network(word)) for word in listed(value))
+    except ValueError:
+        raise ValueError("networks, as 10.0.0.0/8 or fd00::/8") from None
+
+
+def modules(value: object) -> tuple[str, ...]:
+    """Return names of Python modules, with dots."""
+    names = listed(value)
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise ValueError("names of Python modules, as shop.tasks")
+    return tuple(names)
+
+
 def mail_address(value: object) -> str:
     """Return a mail address, with or without a name in front."""
     given = text(value)

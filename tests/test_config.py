@@ -48,10 +48,22 @@ def test_flags_that_were_not_given_say_nothing(file: Path) -> None:
     assert settings.queues == (("queue:email", 1),)
 
 
+UNLIKE_AN_ADDRESS = {
+    "helo": "b",
+    "nameserver": "192.0.2.1:54",
+    "listen_tcp": "9501",
+    "listen_http": "[::1]:8025",
+    "listen_smtp": "127.0.0.1:2587",
+    "url_hosts": "*.example.org",
+    "url_networks": "10.0.0.0/8",
+    "tasks": "shop.tasks",
+}
+
+
 def test_every_setting_can_be_given_in_each_way(file: Path) -> None:
     for setting in config.SETTINGS:
         value = setting.default if isinstance(setting.default, str | int | float) else "a@b"
-        value = {"helo": "b", "nameserver": "192.0.2.1:54"}.get(setting.name, value)
+        value = UNLIKE_AN_ADDRESS.get(setting.name, value)
         shown = str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
         by_file = loaded(file, f"{setting.name} = {shown}")
         by_variable = loaded(file, environ={setting.variable: shown.strip('"')})

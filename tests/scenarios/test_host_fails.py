@@ -198,7 +198,7 @@ def test_a_mail_that_makes_its_host_hang_up_at_data_closes_it_for_nobody_else(
     until(lambda: stage.held() == 1 and stage.counts().dead == 1)
     once_each(host.arrivals(), users(100))
     assert stage.dead()[0].state.tries == 4
-    assert failures(worker)
+    assert failures(worker) or "host_stumbled" in worker.stderr
 
 
 def test_a_mail_that_makes_its_host_hang_up_at_mail_lets_others_through(stage: Stage) -> None:
