@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _ROOM_OF = {
+    "Client": "geomail.client",
     "ConfigError": "geomail.errors",
     "GeomailError": "geomail.errors",
+    "NotAllSent": "geomail.errors",
     "PayloadError": "geomail.errors",
+    "RedisAway": "geomail.errors",
     "RedisUnusable": "geomail.errors",
+    "attachment": "geomail.client",
 }
 
 if TYPE_CHECKING:
+    from geomail.client import Client as Client
+    from geomail.client import attachment as attachment
     from geomail.errors import ConfigError as ConfigError
     from geomail.errors import GeomailError as GeomailError
+    from geomail.errors import NotAllSent as NotAllSent
     from geomail.errors import PayloadError as PayloadError
+    from geomail.errors import RedisAway as RedisAway
     from geomail.errors import RedisUnusable as RedisUnusable
 else:
 

@@ -25,5 +25,14 @@ class RedisAway(GeomailError):
     """Redis has not answered for as long as a person waits."""
 
 
+class NotAllSent(GeomailError):
+    """Of several jobs, one could not be put on the queue; `ids` are those that are there."""
+
+    def __init__(self, text: str, ids: list[str]) -> None:
+        """Keep the text and the ids."""
+        super().__init__(text)
+        self.ids = ids
+
+
 class ProtocolError(GeomailError):
     """The peer's bytes can't be what the protocol allows here: the connection is out of step."""

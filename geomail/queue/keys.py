@@ -35,6 +35,7 @@ class Keys:
         self.stats = self._named("stats")
         self.held = self._named("held")
         self.hosts = self._named("hosts")
+        self.pressure = self._named("pressure")
         self.seen = (self._named("seen:0"), self._named("seen:1"))
         self.outcomes = (self._named("outcomes:0"), self._named("outcomes:1"))
 
