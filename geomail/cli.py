@@ -107,6 +107,16 @@ def _run(_given: Given, settings: Settings) -> int:
         return worker.run(replace(settings, redis=url))
 
 
+def _listen(_given: Given, settings: Settings) -> int:
+    from geomail.intake import listening, serving
+    from geomail.queue import embedded
+
+    with _own_pidfile(settings.pidfile), listening.opened(settings) as listeners:
+        listening.require(listeners)
+        url = settings.redis or embedded.ensure(settings.data)
+        return serving.serve(replace(settings, redis=url), listeners)
+
+
 def _run_several(argv: Sequence[str], settings: Settings) -> int:
     _require_relays(settings)
     from geomail import supervisor
@@ -425,6 +435,7 @@ def _await_redis(url: str, address: str, patience_s: float) -> None:
 
 _COMMANDS: Mapping[str, Callable[[Given, Settings], int]] = {
     "run": _run,
+    "listen": _listen,
     "send": _send,
     "status": _status,
     "hosts": _hosts,

@@ -22,8 +22,10 @@ geomail delivers e-mail from a Redis list by SMTP, very fast, and loses none.
 Usage:
   geomail run [--concurrency N] [--processes N] [--queue NAME]... [--relay URL]...
               [--from ADDR] [--retries N] [--burst] [--max-messages N] [--grace SECONDS]
-              [--pidfile FILE] [--delivery-log FILE] [--redirect-to ADDR] [--verbose]
-              [options]
+              [--pidfile FILE] [--delivery-log FILE] [--redirect-to ADDR] [--tcp ADDR]
+              [--http ADDR] [--smtp ADDR] [--verbose] [options]
+  geomail listen [--tcp ADDR] [--http ADDR] [--smtp ADDR] [--queue NAME] [--grace SECONDS]
+                 [--pidfile FILE] [--verbose] [options]
   geomail send (--to ADDR)... [--from ADDR] [--subject TEXT] [--text FILE] [--html FILE]
                [--attach FILE]... [--queue NAME] [options]
   geomail status [--json] [--queue NAME]... [options]
@@ -43,6 +45,7 @@ Usage:
   geomail --help | --version
 
   run     takes jobs from the queue and delivers them, until it is told to leave
+  listen  opens doors for jobs (TCP, HTTP, SMTP) without delivering; run can open them too
   send    puts one mail on the queue
   status  tells how many jobs are where
   hosts   shows each host as all workers see it, those in trouble first
@@ -66,6 +69,7 @@ _SETTINGS_AS_OPTIONS = (
             "--verbose",
         ),
     ),
+    ("Options of run and listen:", ("--tcp", "--http", "--smtp")),
 )  # fmt: skip
 
 _ALSO = {
@@ -135,8 +139,8 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration.
 """
 
 COMMANDS = (
-    "run", "send", "status", "hosts", "why", "check", "dead", "hold", "resume", "stop", "sink",
-    "demo",
+    "run", "listen", "send", "status", "hosts", "why", "check", "dead", "hold", "resume", "stop",
+    "sink", "demo",
 )  # fmt: skip
 # There they are no settings: they name what is kept back.
 _HELD = (("--relay", "a relay, by its name"), ("--queue", "a Redis list"))

@@ -109,7 +109,7 @@ def test_help_fits_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("argv", "status", "said"),
     [
-        ([], 2, "no command: expected one of run, send,"),
+        ([], 2, "no command: expected one of run, listen,"),
         (["rnu"], 2, "'rnu' is no command: did you mean run?"),
         (["run", "--retires", "3"], 2, "unknown option --retires: did you mean --retries?"),
         (["run"], 2, "no relay to send to: pass --relay smtp://HOST:25"),
@@ -157,7 +157,7 @@ def test_an_error_is_one_line_and_a_status(
         ("dead retry", "that is not how dead is called"),
         ("send", "that is not how send is called: geomail send (--to ADDR)..."),
         ("status --limit 3", "status has no option --limit"),
-        ("xyzzy", "'xyzzy' is no command: expected one of run, send"),
+        ("xyzzy", "'xyzzy' is no command: expected one of run, listen"),
     ],
 )
 def test_wrong_usage(argv: str, said: str) -> None:

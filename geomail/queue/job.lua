@@ -32,6 +32,24 @@ local function note_since(stats, now, length)
   end
 end
 
+-- How many jobs wait: untouched ones, and all that were touched and are neither delayed nor dead.
+local function pressure_depth(fresh_list, arrive, jobs, delayed, dead)
+  local touched = size_of('HLEN', jobs) - size_of('ZCARD', delayed) - size_of('ZCARD', dead)
+  return math.max(0, touched) + size_of('LLEN', fresh_list) + size_of('LLEN', arrive)
+end
+
+-- Tell producers, and nobody else, whether that is too many: `high` from the high water on, `ok` below 9/10 of it.
+local function note_pressure(key, depth, high_water)
+  local before, now = redis.pcall('GET', key), 'ok'
+  if high_water > 0 and (depth >= high_water or (before == 'high' and depth > 0.9 * high_water)) then
+    now = 'high'
+  end
+  if now ~= before and type(before) ~= 'table' then -- a key of another type is somebody else's
+    redis.pcall('SET', key, now)
+  end
+  return now
+end
+
 -- Some of the routes that are due: each time others, so that closed ones hide none that somebody else has room for.
 local function routes_due(routes, now)
   local due = call('ZCOUNT', routes, '-inf', now)

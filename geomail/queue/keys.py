@@ -36,6 +36,7 @@ class Keys:
         self.held = self._named("held")
         self.hosts = self._named("hosts")
         self.pressure = self._named("pressure")
+        self.nudge = self._named("nudge")
         self.seen = (self._named("seen:0"), self._named("seen:1"))
         self.outcomes = (self._named("outcomes:0"), self._named("outcomes:1"))
 

@@ -1,0 +1,220 @@
+"""Where doors listen: sockets that are bound here, or handed over by a parent or by systemd.
+
+    geomail run --processes 4 --tcp 127.0.0.1:9501
+        parent  binds, and hands each worker the same sockets (GEOMAIL_DOORS=tcp:5,http:6)
+        worker  accepts from them; one that retires leaves the queue of connections to the others
+
+systemd's sockets (LISTEN_FDS) are told apart by FileDescriptorName=tcp, http or smtp, else by
+their addresses, else they serve the doors that are configured, in this order.
+
+Promised: a door that can't be opened is one line and exit status 2, before anything is accepted.
+Not promised: a door that is safe on a public address without a token, logins or TLS; that is
+warned of. No gevent here: the parent of several workers binds too.
+"""
+
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+from geomail import log
+from geomail.config import Settings
+from geomail.errors import ConfigError
+
+Listeners = dict[str, socket.socket]
+
+NAMES = ("tcp", "http", "smtp")
+DOORS_VARIABLE = "GEOMAIL_DOORS"
+_BACKLOG = 1024
+_FIRST_FD = 3  # sd_listen_fds(3)
+_WAYS_TO_SHOW = {"tcp": "door_token", "http": "door_token", "smtp": "door_logins"}
+
+
+def wanted(settings: Settings) -> dict[str, tuple[str, int]]:
+    """Return the addresses of the doors that are configured, by name."""
+    asked = {name: getattr(settings, f"listen_{name}") for name in NAMES}
+    return {name: address for name, address in asked.items() if address is not None}
+
+
+def open_all(settings: Settings, environ: MutableMapping[str, str] = os.environ) -> Listeners:
+    """Return a listening socket for each door: what was handed over, else what is bound now.
+
+    The variables that tell of sockets are taken out of `environ`: no child is to believe them.
+    Raises ConfigError.
+    """
+    addresses = wanted(settings)
+    listeners = _from_parent(environ) or _from_systemd(addresses, environ)
+    try:
+        for name, address in addresses.items():
+            if name not in listeners:
+                listeners[name] = bind(name, address)
+    except ConfigError:
+        close_all(listeners)
+        raise
+    if not settings.process:
+        for name, listener in listeners.items():
+            _warn_of_strangers(name, listener, settings)
+    return listeners
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Listeners]:
+    """Give what `open_all` opens, for as long as the block runs."""
+    listeners = open_all(settings)
+    try:
+        yield listeners
+    finally:
+        close_all(listeners)
+
+
+def require(listeners: Listeners) -> None:
+    """Raise ConfigError when there is nothing to listen on."""
+    if not listeners:
+        raise ConfigError(
+            "listen on what? pass --tcp, --http or --smtp, each with an address,"
+            " as --tcp 127.0.0.1:9501"
+        )
+
+
+def bind(name: str, address: tuple[str, int]) -> socket.socket:
+    """Return a socket that listens on `address`. Raises ConfigError."""
+    host, port = address
+    listener = None
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise ConfigError(
+            f"the {name} door can't listen on {shown(address)}: {error.strerror}"
+            " (pass another address, or stop who uses it)"
+        ) from None
+    return listener
+
+
+def hand_over(listeners: Mapping[str, socket.socket]) -> dict[str, str]:
+    """Return the variables that tell a child of the sockets it inherits."""
+    told = ",".join(f"{name}:{listener.fileno()}" for name, listener in listeners.items())
+    return {DOORS_VARIABLE: told} if told else {}
+
+
+def close_all(listeners: Mapping[str, socket.socket]) -> None:
+    """Close all of them; those of other processes stay open."""
+    for listener in listeners.values():
+        listener.close()
+
+
+def tls_of(settings: Settings) -> ssl.SSLContext | None:
+    """Return what `door_cert` holds, None without one. Raises ConfigError."""
+    if settings.door_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    load_certificate(context, settings)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
+    """Read `door_cert` for connections to come. Raises ConfigError."""
+    path = str(settings.door_cert)
+    try:
+        context.load_cert_chain(path)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"door_cert: {path} is no PEM file with certificate and key ({error.strerror or error})"
+        ) from None
+
+
+def shown(address: tuple[str, int]) -> str:
+    """Return HOST:PORT as people write it."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can come from, or to, an address; unknown names can't."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def _from_parent(environ: MutableMapping[str, str]) -> Listeners:
+    told = environ.pop(DOORS_VARIABLE, "")
+    pairs = [word.rpartition(":") for word in told.split(",") if word]
+    return {name: _adopted(name, int(fd)) for name, _, fd in pairs}
+
+
+def _from_systemd(
+    addresses: Mapping[str, tuple[str, int]], environ: MutableMapping[str, str]
+) -> Listeners:
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdigit():
+        return {}
+    found: Listeners = {}
+    free = list(addresses)
+    for place in range(int(count)):
+        given = names[place] if place < len(names) else ""
+        listener = _adopted(given, _FIRST_FD + place)
+        name = given if given in NAMES else _name_of(listener, addresses, free)
+        if name is None or name in found:
+            raise ConfigError(
+                f"systemd hands over a socket that no door is for: {address_shown(listener)};"
+                " name it by FileDescriptorName=tcp, http or smtp"
+            )
+        found[name] = listener
+        free = [each for each in free if each != name]
+    return found
+
+
+def _name_of(
+    listener: socket.socket, addresses: Mapping[str, tuple[str, int]], free: list[str]
+) -> str | None:
+    port = _address_of(listener)[1]
+    same = [name for name in free if addresses[name][1] == port]
+    return next(iter(same or free), None)
+
+
+def _adopted(name: str, fd: int) -> socket.socket:
+    try:
+        listener = socket.socket(fileno=fd)
+        is_listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ConfigError(f"no socket was handed over as {name or fd}: {error.strerror}") from None
+    if not is_listening or listener.type != socket.SOCK_STREAM:
+        raise ConfigError(f"the socket that was handed over as {name or fd} listens to no stream")
+    os.set_inheritable(fd, False)
+    return listener
+
+
+def address_shown(listener: socket.socket) -> str:
+    """Return where a socket listens, as people write it."""
+    return shown(_address_of(listener))
+
+
+def _address_of(listener: socket.socket) -> tuple[str, int]:
+    name = listener.getsockname()
+    return (name[0], name[1]) if isinstance(name, tuple) else (str(name), 0)
+
+
+def _warn_of_strangers(name: str, listener: socket.socket, settings: Settings) -> None:
+    address = _address_of(listener)
+    if listener.family not in (socket.AF_INET, socket.AF_INET6) or is_loopback(address[0]):
+        return
+    way = _WAYS_TO_SHOW[name]
+    if getattr(settings, way) is None:
+        hint = f"anybody who reaches it can send: set {way}, or listen on 127.0.0.1"
+        log.warning("open_door", door=name, address=shown(address), hint=hint)
+    elif settings.door_cert is None:
+        hint = "the secret can be read on its way: set door_cert"
+        log.warning("door_without_tls", door=name, address=shown(address), hint=hint)

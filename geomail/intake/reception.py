@@ -1,0 +1,130 @@
+"""Reception: who is let in at a door that is one greenlet a connection.
+
+It accepts, counts, says no to one too many, shakes hands where the door begins with TLS, and sees
+everybody out at the end. A connection's greenlet runs `converse(sock, host)` and may do what it
+likes with the socket, which is closed when it returns or raises.
+
+    reception = Reception(converse, most=…, tls=…, farewell=b"…")
+    reception.start(listener)
+    reception.stop(grace_s)      nobody new; `is_leaving` is set; cut after grace_s
+
+`stop` ends reading for all conversations (a shutdown of the receiving half), so that a wait for
+more returns b"" as if the client had closed; bytes that have come are read before that.
+
+Promised: never more than `most` conversations; the one that is too many gets `farewell` and is
+closed; a handshake has a deadline; nothing that a client does ends the accepting, and no lack of
+descriptors does.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from ssl import SSLContext
+
+import gevent
+
+from geomail import log, metrics
+
+Converse = Callable[[socket.socket, str], None]
+
+_HANDSHAKE_S = 10.0
+_PAUSE_S = 0.1
+_LAST_WORD_S = 1.0
+
+
+class Reception:
+    """Lets in up to `most` at a time; `host` of a client of a local socket is ''."""
+
+    def __init__(
+        self,
+        converse: Converse,
+        *,
+        most: int,
+        farewell: bytes,
+        tls: SSLContext | None = None,
+    ) -> None:
+        self.is_leaving = False
+        self._converse = converse
+        self._most = most
+        self._farewell = farewell
+        self._tls = tls
+        self._listener: socket.socket | None = None
+        self._accepting: gevent.Greenlet[..., None] | None = None
+        self._guests: dict[_Guest, gevent.Greenlet[..., None]] = {}
+
+    def start(self, listener: socket.socket) -> None:
+        """Accept connections from `listener`, in a greenlet."""
+        self._listener = listener
+        self._accepting = gevent.spawn(self._accept, listener)
+
+    @property
+    def guests(self) -> int:
+        """How many connections there are."""
+        return len(self._guests)
+
+    def stop(self, grace_s: float) -> None:
+        """Accept no more; end reading, wait until all have gone, and cut those that have not."""
+        self.is_leaving = True
+        if self._accepting is not None:
+            self._accepting.kill()
+        if self._listener is not None:
+            self._listener.close()
+        self._end(socket.SHUT_RD, grace_s)
+        self._end(socket.SHUT_RDWR, _LAST_WORD_S)
+
+    def _end(self, how: int, patience_s: float) -> None:
+        for guest in tuple(self._guests):
+            _shut(guest.sock, how)
+        gevent.joinall(list(self._guests.values()), timeout=patience_s)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                sock, peer = listener.accept()
+            except OSError as error:  # out of descriptors, or a client that has gone again
+                log.warning("cannot_accept", why=error)
+                gevent.sleep(_PAUSE_S)
+                continue
+            if len(self._guests) < self._most:
+                guest = _Guest(sock, str(peer[0]) if isinstance(peer, tuple) else "")
+                self._guests[guest] = gevent.spawn(self._host, guest)
+            else:
+                metrics.count("door_full")
+                _say_farewell(sock, self._farewell)
+            gevent.sleep(0)  # those who are in come first, and other processes have a turn
+
+    def _host(self, guest: "_Guest") -> None:
+        try:
+            if self._tls is not None:
+                guest.sock.settimeout(_HANDSHAKE_S)
+                guest.sock = self._tls.wrap_socket(guest.sock, server_side=True)
+            self._converse(guest.sock, guest.host)
+        except OSError as error:  # ssl's errors too
+            log.debug("guest_lost", host=guest.host, why=error)
+        except Exception as error:  # noqa: BLE001 - the top of a greenlet
+            log.error("conversation_broke", host=guest.host, why=repr(error))
+            metrics.count("conversations_broken")
+        finally:
+            guest.sock.close()
+            del self._guests[guest]
+
+
+class _Guest:
+    """One connection, and where it comes from."""
+
+    def __init__(self, sock: socket.socket, host: str) -> None:
+        self.sock = sock
+        self.host = host
+
+
+def _shut(sock: socket.socket, how: int) -> None:
+    # Over a twin: the shutdown of a TLS socket would go on in clear.
+    with suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as twin:
+        twin.shutdown(how)
+
+
+def _say_farewell(sock: socket.socket, words: bytes) -> None:
+    with suppress(OSError), sock:
+        sock.setblocking(False)
+        sock.send(words)  # fits, or is nobody's business
