@@ -1,0 +1,69 @@
+"""Names: the addresses of hosts that URL tasks go to.
+
+They are asked of the system's resolver (/etc/hosts, search domains and all), as those of relays
+are, but in threads of their own: a name whose servers are silent keeps a thread for half a minute,
+and whoever writes URLs could keep all that mail needs. With the setting `nameserver` those servers
+are asked instead. Nothing is kept: who asks while a question is under way shares its answer, and a
+kept connection needs none.
+"""
+
+import _socket
+from collections.abc import Sequence
+
+from gevent.event import AsyncResult
+from gevent.threadpool import ThreadPool
+
+from geomail.delivery.nameservers import NameServers
+from geomail.delivery.site import Answer, Said
+
+_MOST_THREADS = 8
+
+
+class Names:
+    """Where names are looked up."""
+
+    def __init__(self, servers: Sequence[tuple[str, int]] = ()) -> None:
+        """Ask `servers`, (address, port) each; without any the system."""
+        self._servers = NameServers(servers) if servers else None
+        self._threads: ThreadPool | None = None
+        self._under_way: dict[str, AsyncResult[Answer[str]]] = {}
+
+    def addresses(self, host: str) -> Answer[str]:
+        """Return all addresses of `host`, a name or an address; waits as long as it is let."""
+        if ":" in host or host.rpartition(".")[2].isdigit():
+            return Answer(Said.RECORDS, (host,))
+        if self._servers is not None:
+            return _both(self._servers.ip4(host), self._servers.ip6(host))
+        asked = self._under_way.get(host)
+        if asked is None:
+            asked = self._ask(host)
+        found = asked.get()
+        assert found is not None
+        return found
+
+    def _ask(self, host: str) -> "AsyncResult[Answer[str]]":
+        if self._threads is None:
+            self._threads = ThreadPool(_MOST_THREADS)
+        asked = self._under_way[host] = self._threads.spawn(_look_up, host)
+        asked.rawlink(lambda _: self._under_way.pop(host, None))
+        return asked
+
+
+def _look_up(host: str) -> Answer[str]:
+    """Ask the system, in a thread."""
+    try:
+        # The C module's, which nobody patches: this is no greenlet.
+        found = _socket.getaddrinfo(host, None, 0, _socket.SOCK_STREAM)
+    except UnicodeError:
+        return Answer(Said.FAILED, text="no name of a host")
+    except OSError as error:
+        return Answer(Said.FAILED, text=error.strerror or str(error))
+    return Answer(Said.RECORDS, tuple(dict.fromkeys(str(each[4][0]) for each in found)))
+
+
+def _both(ip4: Answer[str], ip6: Answer[str]) -> Answer[str]:
+    records = ip6.records + ip4.records
+    if records:
+        return Answer(Said.RECORDS, records)
+    worst = ip4 if ip4.said is not Said.NOTHING else ip6
+    return Answer(worst.said, text=worst.text or worst.said.value)

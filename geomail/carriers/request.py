@@ -1,0 +1,110 @@
+"""One HTTP request: what a task asks for, as bytes, and what becomes of it at a redirect.
+
+    task                                    query               body
+    GET, HEAD, DELETE, OPTIONS              the URL's + param   none
+    POST, PUT, PATCH without `json`         the URL's           param, as a form
+    `json`, whatever the method             the URL's + param   json
+
+    redirect         then                              its body and headers
+    301, 307, 308    the same method                   go again
+    302, 303         GET (HEAD stays HEAD)             no body
+
+A callback follows no 302 or 303: it would arrive without what it says. To another origin (scheme,
+host, port) go of the task's own headers only those in _HARMLESS, so that no password travels on;
+from https to http nothing goes.
+
+Cookies are never kept, and no proxy is asked. What can't be in a header or a request line does not
+get here: job/headers.py and target.py refuse it.
+"""
+
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from geomail import __version__
+from geomail.carriers.query import build_query, joined
+from geomail.carriers.target import Target, target_of
+from geomail.errors import PayloadError
+from geomail.job.kinds import HttpTask
+
+Headers = tuple[tuple[str, str], ...]
+
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
+_WITHOUT_IT = frozenset((302, 303))
+# RFC 9110 section 9.2.2: to ask twice is as good as once.
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
+_HARMLESS = frozenset(
+    (
+        *("accept", "accept-language", "content-type", "user-agent"),
+        *("webhook-id", "webhook-timestamp", "webhook-signature"),
+    )
+)
+_FORM = "application/x-www-form-urlencoded"
+_USER_AGENT = f"geomail/{__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to one place; `body` is None where there is none."""
+
+    method: str
+    target: Target
+    headers: Headers = ()
+    body: bytes | None = None
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Tell whether it may be sent again where nobody knows if it has arrived."""
+        return self.method in _IDEMPOTENT
+
+    @property
+    def wire(self) -> bytes:
+        """Return its bytes."""
+        target = self.target
+        lines = [f"{self.method} {target.path} HTTP/1.1", f"Host: {target.authority}"]
+        named = {name.lower() for name, _ in self.headers} if self.headers else ()
+        if "user-agent" not in named:
+            lines.append(f"User-Agent: {_USER_AGENT}")
+        if "accept" not in named:
+            lines.append("Accept: */*")
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        if self.body is not None:
+            lines.append(f"Content-Length: {len(self.body)}")
+        head = "\r\n".join((*lines, "", "")).encode()
+        return head + self.body if self.body else head
+
+    def redirected(self, status: int, location: str, *, is_callback: bool) -> "Request":
+        """Return the request that a redirect asks for; raises PayloadError: it is not followed."""
+        target = self.target.redirected(location)
+        if target.scheme == "http" and self.target.scheme == "https":
+            raise PayloadError("it leads from https to http")
+        headers = self.headers
+        if target.origin != self.target.origin:
+            headers = tuple(each for each in headers if each[0].lower() in _HARMLESS)
+        if status not in _WITHOUT_IT or (self.body is None and self.method in ("GET", "HEAD")):
+            return replace(self, target=target, headers=headers)
+        if is_callback:
+            raise PayloadError(f"after {status} a callback would go without what it says")
+        method = "HEAD" if self.method == "HEAD" else "GET"
+        return Request(method, target, _without_type(headers))
+
+
+def request_of(task: HttpTask) -> Request:
+    """Return the request that a task asks for; raises PayloadError."""
+    target = target_of(task.url)
+    body, form = None, ""
+    if task.json is not None:
+        body, form = msgspec.json.encode(task.json), "application/json"
+    elif task.method in _WITH_BODY:
+        body, form = build_query(task.param).encode(), _FORM if task.param else ""
+    if task.param and form != _FORM:
+        target = replace(target, path=joined(target.path, build_query(task.param)))
+    headers = tuple(task.headers)
+    if form and not any(name.lower() == "content-type" for name, _ in headers):
+        headers += (("Content-Type", form),)
+    return Request(task.method, target, headers, body)
+
+
+def _without_type(headers: Headers) -> Headers:
+    return tuple(each for each in headers if not each[0].lower().startswith("content-"))

@@ -1,0 +1,227 @@
+"""Requests: one HTTP request for one URL task, safely.
+
+fetch() makes the request and those that redirects ask for, each checked as if it were the first,
+and returns what came of it. All of it ends after `url_s`, however slowly the other end drips. It
+raises nothing for what a URL, a resolver or a host does.
+
+A task is done at least once, not exactly once: where no answer came after the request was out, it
+may have been done, and is tried again by its schedule; the outcome says so. Within one try a
+request is repeated only where a kept connection turns out to be closed before the first byte of
+an answer, and only if asking twice is as good as once (RFC 9110 section 9.2.2), on a new one.
+
+The status is the answer. What becomes of the body after a 2xx (too long, cut off, too slow) costs
+the connection, not the task. The body is read up to `url_max_kb`, and thrown away.
+"""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import gevent
+import gevent.socket
+
+from geomail import log
+from geomail.carriers.connections import Connection, Connections, Refused
+from geomail.carriers.guard import Guard
+from geomail.carriers.names import Names
+from geomail.carriers.request import REDIRECTS, Request, request_of
+from geomail.carriers.response import Response
+from geomail.carriers.signature import key_of, signature_headers
+from geomail.carriers.target import Target, target_of
+from geomail.carriers.verdict import again_in_s, failed, judge_status, refused
+from geomail.config import Settings
+from geomail.delivery.outcome import Blame, Outcome
+from geomail.delivery.trust import said
+from geomail.errors import PayloadError, ProtocolError
+from geomail.job.kinds import HttpTask
+
+_AT_ONCE = 65_536
+_QUICKACK = getattr(gevent.socket, "TCP_QUICKACK", None)  # Linux
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one try; `again_in_s`: when the host wants to be asked again, in seconds."""
+
+    outcome: Outcome
+    again_in_s: float | None = None
+    body_bytes: int = 0
+
+
+class _Try:
+    """How far one try has come, for whoever has to say what a time-out means."""
+
+    __slots__ = ("is_asked", "response", "target")
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.is_asked = False
+        self.response: Response | None = None
+
+
+class Requests:
+    """Makes requests for all tasks of one process; each one blocks its greenlet."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare it; nothing is connected or looked up before it is needed."""
+        self._is_unsigned_told = False
+        self._prepare(settings)
+
+    def _prepare(self, settings: Settings) -> None:
+        self._settings = settings
+        self._guard = Guard(settings.url_hosts, settings.url_networks)
+        self._key = key_of(settings.callback_secret) if settings.callback_secret else b""
+        self._connections = Connections(
+            Names(settings.nameservers),
+            self._guard,
+            most=settings.url_concurrency,
+            connect_s=settings.url_connect_s,
+        )
+
+    def configure(self, settings: Settings) -> None:
+        """Go on with these settings; what is under way ends with the old ones."""
+        before = self._connections
+        self._prepare(settings)
+        before.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._connections.close()
+
+    def reason_against(self, task: HttpTask) -> str | None:
+        """Return why a task can't be done as things are, before anything is looked up."""
+        try:
+            return self._guard.against(target_of(task.url))
+        except PayloadError as error:
+            return str(error)
+
+    def key(self, task: HttpTask) -> str:
+        """Return HOST:PORT of a task that nothing is said against."""
+        return target_of(task.url).key
+
+    def fetch(self, task: HttpTask, *, job_id: str, is_callback: bool = False) -> Answer:
+        """Do a task once; returns what came of it, within `url_s`."""
+        try:
+            request = self._request(task, job_id, is_callback=is_callback)
+        except PayloadError as error:
+            return Answer(refused(str(error)))
+        way = _Try(request.target)
+        deadline = gevent.Timeout.start_new(self._settings.url_s)
+        try:
+            return self._follow(request, way, is_callback=is_callback)
+        except gevent.Timeout as over:
+            if over is not deadline:
+                raise
+            return self._too_late(way)
+        except (Refused, PayloadError) as error:
+            return Answer(refused(str(error)))
+        except (OSError, ProtocolError) as error:
+            return _answered(way) or Answer(_failure(way, error))
+        finally:
+            deadline.close()
+
+    def _request(self, task: HttpTask, job_id: str, *, is_callback: bool) -> Request:
+        request = request_of(task)
+        if not is_callback:
+            return request
+        if not self._key:
+            self._tell_unsigned()
+            return request
+        signed = signature_headers(self._key, job_id, request.body or b"", now_s=int(time.time()))
+        return replace(request, headers=(*request.headers, *signed))
+
+    def _tell_unsigned(self) -> None:
+        if not self._is_unsigned_told:
+            self._is_unsigned_told = True
+            log.warning("callbacks_unsigned", why="callback_secret is not set")
+
+    # ---- one try
+
+    def _follow(self, request: Request, way: _Try, *, is_callback: bool) -> Answer:
+        """Make the request, and those that redirects ask for."""
+        most = self._settings.url_redirects
+        for hops in range(most + 1):
+            if reason := self._guard.against(request.target):
+                return Answer(refused(f"redirect refused: {reason}" if hops else reason))
+            response = self._exchange(request, way)
+            location = response.field("location")
+            if response.status not in REDIRECTS or location is None:
+                return _answer(response)
+            try:
+                request = request.redirected(response.status, location, is_callback=is_callback)
+            except PayloadError as error:
+                return Answer(refused(f"redirect refused: {error}", response.status))
+            way.target = request.target
+        return Answer(refused(f"more than {most} redirects", response.status))
+
+    def _exchange(self, request: Request, way: _Try) -> Response:
+        """Send one request and read its response; raises OSError, ProtocolError or Refused."""
+        connection = self._connections.kept(request.target)
+        if connection is not None:
+            try:
+                return self._talk(connection, request, way)
+            except (OSError, ProtocolError):
+                response = way.response
+                if not request.is_idempotent or (response is not None and response.is_begun):
+                    raise
+        way.is_asked = False
+        return self._talk(self._connections.connect(request.target), request, way)
+
+    def _talk(self, connection: Connection, request: Request, way: _Try) -> Response:
+        response = way.response = Response(
+            is_for_head=request.method == "HEAD", most_body=self._settings.url_max_kb * 1000
+        )
+        is_kept = False
+        try:
+            way.is_asked = True
+            with suppress(ConnectionError):  # it may have answered before it hung up
+                connection.socket.sendall(request.wire)
+                _acknowledge_at_once(connection)
+            while not response.is_done:
+                response.feed(connection.socket.recv(_AT_ONCE))
+            is_kept = response.is_kept_open
+        finally:
+            if is_kept:
+                self._connections.keep(connection)
+            else:
+                connection.close()
+        return response
+
+    def _too_late(self, way: _Try) -> Answer:
+        if answered := _answered(way):
+            return answered
+        text = f"{way.target.key}: no answer within {self._settings.url_s:g} s"
+        if not way.is_asked:
+            return Answer(failed(text))
+        return Answer(failed(f"{text}; it may have been done", Blame.BOTH))
+
+
+def _acknowledge_at_once(connection: Connection) -> None:
+    """Have the kernel acknowledge what comes without delay.
+
+    A server that writes the head and the body apart, with Nagle's algorithm on, would wait for the
+    acknowledgement of the first: 40 ms a request.
+    """
+    if _QUICKACK is not None:
+        connection.socket.setsockopt(gevent.socket.IPPROTO_TCP, _QUICKACK, 1)
+
+
+def _answer(response: Response) -> Answer:
+    outcome = judge_status(response.status, response.reason)
+    again_s = again_in_s(response.field("retry-after"), now_s=time.time())
+    return Answer(outcome, again_s, response.body_bytes)
+
+
+def _answered(way: _Try) -> Answer | None:
+    """Return what a status that has come says, although its body did not come to an end."""
+    response = way.response
+    if response is None or not response.status or response.status in REDIRECTS:
+        return None
+    return _answer(response)
+
+
+def _failure(way: _Try, error: Exception) -> Outcome:
+    text = said(error) if isinstance(error, OSError) else str(error)
+    if not way.is_asked:
+        return failed(text)
+    return failed(f"{way.target.key}: {text}; it may have been done", Blame.BOTH)
