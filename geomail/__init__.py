@@ -15,10 +15,12 @@ _ROOM_OF = {
     "ConfigError": "geomail.errors",
     "GeomailError": "geomail.errors",
     "NotAllSent": "geomail.errors",
+    "GiveUp": "geomail.tasks",
     "PayloadError": "geomail.errors",
     "RedisAway": "geomail.errors",
     "RedisUnusable": "geomail.errors",
     "attachment": "geomail.client",
+    "task": "geomail.tasks",
 }
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from geomail.errors import PayloadError as PayloadError
     from geomail.errors import RedisAway as RedisAway
     from geomail.errors import RedisUnusable as RedisUnusable
+    from geomail.tasks import GiveUp as GiveUp
+    from geomail.tasks import task as task
 else:
 
     def __getattr__(name):

@@ -5,10 +5,13 @@
     timeout_s = 60          # as task_s
     folder = "/srv/shop"    # where it runs; where geomail does without one
 
-A name is what a payload says as `worker`, or `CLASS.WORKER` for one class of it.
+A name is what a payload says as `worker`, for calls without a class and those of `default_class`;
+[task.CLASS.WORKER] is for those of another class. The program gets the job as JSON on its standard
+input: `worker`, `class`, `params`, `id` and `tries`. With exit status 0 the job is done, with 65
+(EX_DATAERR) it is dead; with any other it comes again until its tries are over.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from geomail import spelling
@@ -31,9 +34,20 @@ def read_commands(tables: object, *, place: str) -> dict[str, Command]:
     """Return the programs by name. Raises ConfigError."""
     if not isinstance(tables, Mapping):
         raise ConfigError(f"task in {place} must be tables [task.NAME]")
-    return {
-        str(name): _command(table, f"[task.{name}] in {place}") for name, table in tables.items()
-    }
+    commands = {}
+    for name, table in tables.items():
+        for shown, one in _of_class(str(name), table):
+            commands[shown] = _command(one, f"[task.{shown}] in {place}")
+    return commands
+
+
+def _of_class(name: str, table: object) -> Iterator[tuple[str, object]]:
+    """Yield the tables of a class, [task.CLASS.WORKER], or the one that it is."""
+    ones = table.items() if isinstance(table, Mapping) and "command" not in table else ()
+    if ones and all(isinstance(one, Mapping) for _, one in ones):
+        yield from ((f"{name}.{worker}", one) for worker, one in ones)
+    else:
+        yield name, table
 
 
 def _command(table: object, where: str) -> Command:

@@ -1,0 +1,245 @@
+"""Calls: jobs that run a task of the user's, each in a child process that can do us no harm.
+
+    how it ended                                              fate        blame
+    the task returned; exit status 0                          DELIVERED   nobody
+    GiveUp; exit status 65 (EX_DATAERR)                       NEVER       message
+    no such task                                              NEVER       message
+    any other exception, status or signal                     LATER       message
+    not over in time: killed, with all of its group           LATER       message
+    no process could be made                                  AGAIN       host
+    geomail leaves before it is over: killed                  AGAIN       connection
+
+AGAIN counts no try. A call is made at least once: one that was killed, or whose worker was, may
+have done its work. A call has a process of its own, or one that has done others before
+(`task_jobs`), for as long as all go well; what it leaves in its process group ends with that. How
+many run at a time is up to who calls; how long one may take is `task_s`, or the task's own.
+
+Not promised: that a task which puts a process into a session of its own, or whose system call the
+kernel doesn't interrupt, has ended with its call. The first ends with the worker (on Linux).
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from signal import Signals
+
+import gevent
+import msgspec
+from gevent.event import Event
+from gevent.lock import RLock
+
+from geomail import log, metrics
+from geomail.calling import NEVER
+from geomail.carriers.children import Child, Ended, NoChild, Template
+from geomail.carriers.plans import Plan, Plans
+from geomail.config import Settings
+from geomail.delivery.outcome import Blame, Fate, Outcome
+from geomail.errors import ConfigError
+from geomail.job import CallTask
+
+_BURY_S = 5.0
+_PHASE = "call"
+_WORDS_MAX = 300
+
+
+class Calls:
+    """Does calls, as many at a time as greenlets ask for."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Import the tasks in a process of their own, which takes as long as they do.
+
+        Raises ConfigError where that fails, or where a program is missing.
+        """
+        self._settings = settings
+        self._is_stopping = False
+        self._running = 0
+        self._all_done = Event()
+        self._all_done.set()
+        self._starting = RLock()
+        self._kept: list[tuple[Template, Child]] = []
+        self._template, self._plans = _prepared(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take new settings, and the tasks as their files are now; returns at once.
+
+        What runs goes on. Where the new ones can't be had, that is logged and the old ones stay.
+        """
+        gevent.spawn(self._reload, settings)
+
+    def reason_against(self, task: CallTask) -> str | None:
+        """Return why a call can never be done, or None."""
+        return self._plans.reason_against(task)
+
+    def call(self, task: CallTask, *, job_id: str, tries: int) -> Outcome:
+        """Do a call, and return how it ended; blocks the greenlet, for its deadline at most."""
+        plan = self._plans.find(task)
+        if plan is None:
+            return _failed(Fate.NEVER, self.reason_against(task) or "no such task")
+        if self._is_stopping:
+            return _LEFT
+        metrics.count("calls")
+        with self._counted():
+            try:
+                request = plan.request(task, job_id=job_id, tries=tries)
+                template, child = self._child(plan, job_id)
+            except (NoChild, ConfigError) as error:
+                return Outcome(Fate.AGAIN, Blame.HOST, _PHASE, str(error))
+            except (ValueError, TypeError, RecursionError) as error:
+                return _failed(Fate.NEVER, f"params can't be passed on: {error}")
+            return self._done_by(child, template, plan, request)
+
+    def stop(self, patience_s: float) -> None:
+        """Let calls finish for `patience_s`, then kill those that are left; start no others."""
+        self._is_stopping = True
+        self._all_done.wait(patience_s)
+        with self._starting:
+            if self._template is not None:
+                self._template.stop()
+        self._all_done.wait(_BURY_S)
+        while self._kept:
+            self._kept.pop()[1].close()
+
+    # ---- one call
+
+    def _done_by(self, child: Child, template: Template, plan: Plan, request: bytes) -> Outcome:
+        is_over = is_good = False
+        try:
+            outcome = _attempt(child, request, timeout_s=plan.timeout_s)
+            is_over = True
+            is_good = outcome is not None and outcome.fate is Fate.DELIVERED
+            if outcome is None:
+                metrics.count("calls_killed")
+                why = f"not over after {plan.timeout_s:g} s: killed"
+                outcome = _failed(Fate.LATER, why)
+                is_over = False
+            elif outcome.blame is Blame.CONNECTION and not self._is_stopping:
+                outcome = _failed(Fate.LATER, outcome.text)
+        finally:
+            child.calls += 1
+            if is_good and plan.command is None and self._may_be_kept(template, child):
+                child.output.drain()
+                self._kept.append((template, child))
+            else:
+                template.part(child, is_over=is_over)
+        return outcome
+
+    def _may_be_kept(self, template: Template, child: Child) -> bool:
+        return (
+            child.calls < self._settings.task_jobs
+            and template is self._template
+            and not self._is_stopping
+        )
+
+    def _child(self, plan: Plan, job_id: str) -> tuple[Template, Child]:
+        while self._kept and plan.command is None:
+            template, child = self._kept.pop()
+            if template is self._template and not child.ended.ready():
+                child.output.turn_to(job_id)
+                return template, child
+            child.close()
+        template = self._living_template()
+        return template, template.fork(job_id)
+
+    def _living_template(self) -> Template:
+        with self._starting:
+            if self._template is None or not self._template.is_alive:
+                log.error("calls_ended", hint="the process that starts them: started again")
+                self._template, self._plans = _prepared(self._settings)
+            if self._template is None or self._is_stopping:
+                raise NoChild("geomail leaves")
+            return self._template
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._running += 1
+        self._all_done.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._all_done.set()
+
+    # ---- new settings
+
+    def _reload(self, settings: Settings) -> None:
+        with self._starting:
+            if self._is_stopping:
+                return
+            try:
+                template, plans = _prepared(settings)
+            except ConfigError as error:
+                log.error("tasks_kept", why=error, hint="the old ones go on")
+                return
+            old, self._template = self._template, template
+            self._plans, self._settings = plans, settings
+        while self._kept:
+            self._kept.pop()[1].close()
+        if old is not None:
+            old.retire()
+
+
+def _prepared(settings: Settings) -> tuple[Template | None, Plans]:
+    if not settings.tasks and not settings.commands:
+        return None, Plans(settings, {})
+    template = Template(settings.tasks)
+    try:
+        return template, Plans(settings, template.tasks)
+    except ConfigError:
+        template.stop()
+        raise
+
+
+def _attempt(child: Child, request: bytes, *, timeout_s: float) -> Outcome | None:
+    """Have a child do a call; return None when it isn't over in time."""
+    deadline = time.monotonic() + timeout_s
+    try:
+        line = child.ask(request, timeout_s=timeout_s)
+    except TimeoutError:
+        return None
+    if line is not None:
+        return _by_answer(line)
+    ended = child.ended.wait(max(0.001, deadline - time.monotonic()))
+    return None if ended is None else _by_end(ended, child)
+
+
+def _by_answer(line: bytes) -> Outcome:
+    try:
+        status, why = _ANSWER.decode(line)
+    except msgspec.MsgspecError:
+        return _failed(Fate.LATER, "what its process said can't be understood")
+    return _by_status(status, why)
+
+
+def _by_end(ended: Ended, child: Child) -> Outcome:
+    """Return the outcome of a call whose process has ended without an answer."""
+    if child.failure is not None:
+        return Outcome(Fate.AGAIN, Blame.HOST, _PHASE, f"can't start a process: {child.failure}")
+    if ended.status is None:
+        return _LOST
+    child.output.drain()
+    if ended.status < 0:
+        return _failed(Fate.LATER, f"killed by {_signal(-ended.status)}")
+    return _by_status(ended.status, child.output.last_line[:_WORDS_MAX])
+
+
+def _by_status(status: int, why: str) -> Outcome:
+    if status == 0:
+        return Outcome(Fate.DELIVERED, Blame.NOBODY, _PHASE, "done")
+    fate = Fate.NEVER if status == NEVER else Fate.LATER
+    return Outcome(fate, Blame.MESSAGE, _PHASE, why or f"exit status {status}", status)
+
+
+def _failed(fate: Fate, text: str) -> Outcome:
+    return Outcome(fate, Blame.MESSAGE, _PHASE, text)
+
+
+def _signal(number: int) -> str:
+    with suppress(ValueError):
+        return Signals(number).name
+    return f"signal {number}"
+
+
+_ANSWER = msgspec.json.Decoder(tuple[int, str])
+_LOST = Outcome(Fate.AGAIN, Blame.CONNECTION, _PHASE, "the process that starts calls has ended")
+_LEFT = Outcome(Fate.AGAIN, Blame.CONNECTION, _PHASE, "geomail leaves")
