@@ -44,6 +44,14 @@ def needs_program() -> NeedsProgram:
 
 
 @pytest.fixture(scope="session")
+def php(needs_program: NeedsProgram) -> str:
+    """Give the path of a PHP that has phpredis; without one the test is skipped."""
+    found = needs_program("php")
+    modules = subprocess.run([found, "-m"], capture_output=True, check=True, timeout=30).stdout
+    return found if b"redis" in modules.split() else _is_missing("phpredis is not installed")
+
+
+@pytest.fixture(scope="session")
 def needs_root() -> None:
     """Skip the test without root, which a server that drops it wants."""
     if os.geteuid() != 0:
