@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from geomail import config, job, relays, usage
+from geomail.delivery.pace import retry_delay_s
 from geomail.queue import Link, Queue
 
 ROOT = Path(__file__).parents[1]
@@ -95,33 +96,70 @@ def test_the_first_steps_deliver_a_mail(redis_url: str, tmp_path: Path) -> None:
     assert "is on queue:email" in output
 
 
-def test_the_python_producer_makes_a_mail(redis_url: str) -> None:
-    pytest.importorskip("redis")
-    (code,) = blocks("python")
-    exec(code.replace("redis.Redis()", f"redis.Redis.from_url({redis_url!r})"), {})
-    queue = Queue(Link(redis_url))
-    queue.register()
-    (slot,) = queue.take(10).slots
-    email = job.decode(slot.payload)
-    assert isinstance(email, job.Email)
+def test_the_first_producer_makes_a_mail(
+    redis_url: str, needs_program: Callable[[str], str]
+) -> None:
+    line = next(line for line in commands() if line.startswith("redis-cli"))
+    command = [needs_program("redis-cli"), "-u", redis_url, *shlex.split(line)[1:]]
+    assert subprocess.check_output(command, timeout=30) == b"1\n"
+    email = the_mail(redis_url)
+    assert email.recipients == ["ann@example.org"]
+    assert email.text == "It works."
+
+
+def test_the_python_producer_makes_mails(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    code, _ = blocks("python")
+    assert "redis://127.0.0.1:6379" in code
+    exec(code.replace("redis://127.0.0.1:6379", redis_url), {})
+    email, *others = mails(redis_url)
     assert email.recipients == ["ann@example.org", "bo@example.org"]
     assert email.subject == "Grüße"
+    assert email.attachments[0].content == (ROOT / "README.md").read_bytes()
+    assert [each.recipients for each in others] == [["ann@example.org"], ["bo@example.org"]]
 
 
-def test_the_php_producer_makes_a_mail(needs_program: Callable[[str], str]) -> None:
+def test_the_settings_for_django_are_used(redis_url: str) -> None:
+    _, code = blocks("python")
+    django = """
+from django import conf
+from django.core import mail
+conf.settings.configure(EMAIL_BACKEND=EMAIL_BACKEND, GEOMAIL=GEOMAIL)
+assert mail.send_mail("Hello", "It works.", "n@example.com", ["ann@example.org"]) == 1
+"""
+    code = code.replace("redis://127.0.0.1:6379", redis_url) + django
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
+    assert the_mail(redis_url).recipients == ["ann@example.org"]
+
+
+def test_the_php_producer_makes_a_mail(redis_url: str, php: str) -> None:
     (code,) = blocks("php")
-    fake = "class Out { function lPush($list, $payload) { echo $payload; } } $redis = new Out;"
-    done = subprocess.run(
-        [needs_program("php"), "-r", fake + code], capture_output=True, check=True, timeout=30
-    )
-    email = job.decode(done.stdout)
-    assert isinstance(email, job.Email)
+    port = redis_url.rpartition(":")[2].partition("/")[0]
+    assert "connect('127.0.0.1')" in code
+    code = code.replace("'127.0.0.1'", f"'127.0.0.1', {port}")
+    subprocess.run([php, "-r", code], check=True, timeout=30)
+    email = the_mail(redis_url)
     assert email.to == [job.Address("ann@example.org", "Ann")]
     assert email.text == "It works."
 
 
+def mails(redis_url: str) -> list[job.Email]:
+    """Return what is on the queue."""
+    queue = Queue(Link(redis_url))
+    queue.register()
+    jobs = [job.decode(slot.payload) for slot in queue.take(10).slots]
+    queue.close()
+    return [each for each in jobs if isinstance(each, job.Email)]
+
+
+def the_mail(redis_url: str) -> job.Email:
+    """Return the one mail on the queue."""
+    [email] = mails(redis_url)
+    return email
+
+
 def test_the_file_is_understood(tmp_path: Path) -> None:
-    text, _ = blocks("toml")
+    text, _, _ = blocks("toml")
     place = tmp_path / "geomail.toml"
     place.write_text(text, "utf-8")
     settings = config.load({"--config": str(place)}, {"GEOMAIL_RELAY_PASSWORD": "x"}, places=())
@@ -133,8 +171,29 @@ def test_the_file_is_understood(tmp_path: Path) -> None:
     config.require_relays(settings)
 
 
+def test_the_file_of_the_php_systems_is_understood(tmp_path: Path) -> None:
+    _, text, _ = blocks("toml")
+    place = tmp_path / "geomail.toml"
+    place.write_text(text, "utf-8")
+    settings = config.load({"--config": str(place)}, {"GEOMAIL_RELAY_PASSWORD": "x"}, places=())
+    config.require_relays(settings)
+    [relay] = settings.relays.values()
+    [member] = relay.members
+    assert (member.scheme, member.host, member.port) == ("smtps", "smtp.example.com", 465)
+    assert member.user == "shop@example.com"
+    assert settings.sender == "Shop <shop@example.com>"
+    waits = [
+        retry_delay_s(tries, base_s=settings.retry_base_s, cap_s=settings.retry_cap_s, chance=0)
+        for tries in range(1, settings.retries + 1)
+    ]
+    assert waits == [1, 2, 4, 8]
+    assert settings.listen_tcp == ("127.0.0.1", 9501)
+    assert settings.commands["resize"].argv[0] == "php"
+    assert settings.max_messages == 16_000
+
+
 def test_the_file_with_many_hosts_is_understood(tmp_path: Path) -> None:
-    _, text = blocks("toml")
+    _, _, text = blocks("toml")
     place = tmp_path / "geomail.toml"
     place.write_text(text, "utf-8")
     settings = config.load({"--config": str(place)}, {"GEOMAIL_RELAY_PASSWORD": "x"}, places=())
