@@ -78,6 +78,12 @@ class Reception:
             _shut(guest.sock, how)
         gevent.joinall(list(self._guests.values()), timeout=patience_s)
 
+    def replace(self, sock: socket.socket, by: socket.socket) -> None:
+        """Note that a conversation goes on over another socket, as after STARTTLS."""
+        for guest in self._guests:
+            if guest.sock is sock:
+                guest.sock = by
+
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:

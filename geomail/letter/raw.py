@@ -30,7 +30,7 @@ def finish(message: bytes, *, message_id: str, date: str, added: str, eight_bit:
         raise PayloadError("5.6.3 raw has 8-bit content, and the host takes none (no 8BITMIME)")
     message = with_crlf(message)
     if has_long_line(message):
-        raise PayloadError(f"5.6.0 raw: line {_long_line(message)} is longer than 998 octets")
+        raise PayloadError(f"5.6.0 raw: {_long_line(message)}")
     head, body_at = _head(message)
     head = _BCC.sub(b"", head)
     fields = added + ("" if _DATE.search(head) else date)
@@ -40,6 +40,19 @@ def finish(message: bytes, *, message_id: str, date: str, added: str, eight_bit:
     return b"".join((head, fields.encode(), b"\r\n", body, ending))
 
 
+def fault(message: bytes, *, has_header: bool = True) -> str | None:
+    """Return why no host may be given `message`, whose lines end in CRLF, None when one may.
+
+    Without `has_header` it is a body alone.
+    """
+    if has_long_line(message):
+        return _long_line(message)
+    if not has_header:
+        return None
+    end = message.find(b"\r\n\r\n")
+    return _no_field(message + _ending(message) if end < 0 else message[: end + 2])
+
+
 def _head(message: bytes) -> tuple[bytes, int]:
     """Return the header with its last line end, and where the body begins."""
     end = message.find(b"\r\n\r\n")
@@ -47,20 +60,27 @@ def _head(message: bytes) -> tuple[bytes, int]:
     head += _ending(head)
     if not head:
         raise PayloadError("raw is empty")
+    if found := _no_field(head):
+        raise PayloadError(f"raw: {found}")
+    return head, len(message) if end < 0 else end + 4
+
+
+def _no_field(head: bytes) -> str | None:
     at = 0
     while at < len(head):
         match = _FIELD.match(head, at)
         if match is None:
             number = head.count(b"\n", 0, at) + 1
-            raise PayloadError(f"raw: line {number} is no header field")
+            return f"line {number} is no header field"
         at = match.end()
-    return head, len(message) if end < 0 else end + 4
+    return None
 
 
 def _ending(part: bytes) -> bytes:
     return b"" if not part or part.endswith(b"\r\n") else b"\r\n"
 
 
-def _long_line(message: bytes) -> int:
+def _long_line(message: bytes) -> str:
     lengths = map(len, message.split(b"\r\n"))
-    return next(number for number, length in enumerate(lengths, 1) if length > LONGEST_LINE)
+    number = next(at for at, length in enumerate(lengths, 1) if length > LONGEST_LINE)
+    return f"line {number} is longer than {LONGEST_LINE} octets"

@@ -1,4 +1,4 @@
-"""One connection of the sink: bytes between a socket and its Server, and the faults of content.
+"""One connection of the sink: a conversation as any server leads it, and the faults of content.
 
 A fault of content happens when all of it has come, by DATA at the final dot, by BDAT with the last
 octet of the last chunk; only `rst` strikes before. What a recipient asks for comes before what is
@@ -14,13 +14,13 @@ from typing import Protocol
 import gevent
 from gevent import socket
 
+from geomail.intake.conversation import BLOCK, Conversation
 from geomail.sink.faults import AT_RCPT, Fault, read_fault, requested
 from geomail.smtp.answers import OK, TOO_MANY_MAILS, Answer
 from geomail.smtp.phases import Phase
 from geomail.smtp.policy import Policy
 from geomail.smtp.server import Event, Mail, Server
 
-_BLOCK = 65536
 _FULL = Answer(421, "4.7.0", "Too many connections")
 _RESET = struct.pack("ii", 1, 0)  # linger, but for no time: the peer gets an RST
 _NOTHING = Answer(250, "", "")
@@ -50,48 +50,33 @@ class Owner(Protocol):
         """Return what is answered at MAIL or RCPT."""
 
 
-class Conversation:
-    """What is said on one socket, from the greeting to the end."""
+class Misbehaving(Conversation):
+    """What is said on one socket of the sink, from the greeting to the end."""
 
-    __slots__ = ("_is_asked", "_mails", "_server", "_sink", "_sock")
+    __slots__ = ("_is_asked", "_mails", "_sink")
 
     def __init__(self, sink: Owner, sock: socket.socket) -> None:
         self._sink = sink
-        self._sock = sock
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._mails = 0
         self._is_asked = sink.fault is not None
         policy = replace(
             sink.policy, check_sender=self._check_sender, check_recipient=self._check_recipient
         )
-        self._server = Server(policy, is_encrypted=sink.implicit_tls)
+        super().__init__(sock, Server(policy, is_encrypted=sink.implicit_tls), sink.tls)
 
     def run(self) -> None:
-        """Serve the client until one of the two has had enough."""
-        sink, server = self._sink, self._server
-        if sink.implicit_tls:
+        """Serve the client until one of the two has had enough. Raises OSError."""
+        if self._sink.implicit_tls:
             self._start_tls()
-        if sink.is_full:
-            server.output()
-            server.close(_FULL)
-        self._write()
-        recv = self._sock.recv
-        while not server.is_closed and (data := recv(_BLOCK)):
-            events = server.receive(data)
-            while events:
-                events = self._deal_with(events[-1])
-                recv = self._sock.recv
-            self._write()
-            if self._is_asked and server.phase in _IN_CONTENT:
-                self._reset_within_content()
+        if self._sink.is_full:
+            self._server.output()
+            self._server.close(_FULL)
+        super().run()
 
-    def close(self) -> None:
-        """Close the socket, which TLS may have replaced."""
-        self._sock.close()
-
-    def _start_tls(self) -> None:
-        if self._sink.tls:
-            self._sock = self._sink.tls.wrap_socket(self._sock, server_side=True)
+    def _hear(self, data: bytes) -> None:
+        super()._hear(data)
+        if self._is_asked and self._server.phase in _IN_CONTENT:
+            self._reset_within_content()
 
     def _write(self) -> None:
         if output := self._server.output():
@@ -117,16 +102,11 @@ class Conversation:
 
     # Content
 
-    def _deal_with(self, event: Event) -> list[Event]:
-        if not isinstance(event, Mail):
-            self._write()
-            self._start_tls()
-            self._server.tls_started()
-            return []
-        fault = self._fault(event.recipients) if self._is_asked else None
+    def _take(self, mail: Mail) -> list[Event]:
+        fault = self._fault(mail.recipients) if self._is_asked else None
         if fault:
-            return self._misbehave(event, fault)
-        self._sink.take(event)
+            return self._misbehave(mail, fault)
+        self._sink.take(mail)
         return self._accept()
 
     def _fault(self, recipients: tuple[str, ...]) -> Fault | None:
@@ -179,7 +159,7 @@ class Conversation:
         return []
 
     def _keep_silent(self, _number: float) -> list[Event]:
-        while self._sock.recv(_BLOCK):
+        while self._sock.recv(BLOCK):
             pass
         return self._hang_up(0)
 
@@ -206,27 +186,24 @@ class Conversation:
             return
         wanted = int(fault.number)
         while (left := wanted - self._server.octets) > 0:
-            data = self._sock.recv(min(left, _BLOCK))
+            data = self._sock.recv(min(left, BLOCK))
             if not data:
                 break
-            events = self._server.receive(data)
-            while events:
-                events = self._deal_with(events[-1])
-            self._write()
+            super()._hear(data)
             if self._server.phase not in _IN_CONTENT:
                 return
         self._reset(0)
 
 
-_WITH_CONTENT: Mapping[str, Callable[[Conversation, float], list[Event]]] = {
-    "data": Conversation._refuse,
-    "bdat": Conversation._refuse_chunk,
-    "stall": Conversation._stall,
-    "drip": Conversation._drip,
-    "hangup": Conversation._hang_up,
-    "never": Conversation._keep_silent,
-    "junk": Conversation._talk_nonsense,
-    "twice": Conversation._repeat,
-    "skip": Conversation._leave_out,
-    "rst": Conversation._reset,
+_WITH_CONTENT: Mapping[str, Callable[[Misbehaving, float], list[Event]]] = {
+    "data": Misbehaving._refuse,
+    "bdat": Misbehaving._refuse_chunk,
+    "stall": Misbehaving._stall,
+    "drip": Misbehaving._drip,
+    "hangup": Misbehaving._hang_up,
+    "never": Misbehaving._keep_silent,
+    "junk": Misbehaving._talk_nonsense,
+    "twice": Misbehaving._repeat,
+    "skip": Misbehaving._leave_out,
+    "rst": Misbehaving._reset,
 }

@@ -7,11 +7,11 @@ a command line can be read by every user of the machine.
 import re
 import ssl
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from geomail import spelling
 from geomail.errors import ConfigError
+from geomail.intake.logins import read_logins
 from geomail.sink.faults import NAMES, read_fault
 from geomail.smtp.accounts import MECHANISMS
 from geomail.smtp.policy import Policy
@@ -37,7 +37,7 @@ def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
         if given.get(flag) and not given.get(needed):
             raise ConfigError(f"{flag} needs {needed}")
     cert, logins = given.get("--cert"), given.get("--logins")
-    accounts = _logins(logins) if logins else None
+    accounts = read_logins(logins) if logins else None
     return {
         "policy": _policy(given),
         "tls": _tls(cert) if cert else None,
@@ -115,15 +115,3 @@ def _tls(path: str) -> ssl.SSLContext:
         why = error.strerror if not isinstance(error, ssl.SSLError) else "not a PEM file with both"
         raise ConfigError(f"can't read certificate and key from {path}: {why}") from None
     return context
-
-
-def _logins(path: str) -> dict[str, str]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigError(f"can't read logins from {path}: {why}") from None
-    pairs = [line.partition(":") for line in lines if line.strip()]
-    if not pairs or not all(user and secret for user, _, secret in pairs):
-        raise ConfigError(f"{path} must have lines of USER:PASSWORD (or USER:TOKEN)")
-    return {user: secret for user, _, secret in pairs}

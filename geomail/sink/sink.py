@@ -4,11 +4,9 @@ A mail is counted, handed on and recorded before it is answered. A greenlet serv
 (geomail.sink.conversation), and nothing that happens on one reaches another.
 """
 
-import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from ssl import SSLContext
 from typing import Self
 
@@ -18,11 +16,11 @@ from gevent.server import StreamServer
 
 from geomail import log
 from geomail.errors import ConfigError
+from geomail.intake.logins import accounts_of
 from geomail.sink import faults
-from geomail.sink.conversation import Conversation
+from geomail.sink.conversation import Misbehaving
 from geomail.sink.faults import Fault
 from geomail.sink.record import Record
-from geomail.smtp.accounts import Accounts
 from geomail.smtp.answers import Answer
 from geomail.smtp.policy import Policy
 from geomail.smtp.server import Mail
@@ -121,17 +119,14 @@ class Sink:
         tokens: Mapping[str, str] | None,
     ) -> Policy:
         if logins is not None or tokens is not None:
-            nonce = partial(secrets.token_urlsafe, 18)
-            salt = secrets.token_bytes(16)
-            accounts = Accounts(passwords=logins, tokens=tokens, nonce=nonce, salt=salt)
-            policy = replace(policy, accounts=accounts)
+            policy = replace(policy, accounts=accounts_of(logins, tokens))
         offers_tls = self.tls is not None and not self.implicit_tls
         return replace(policy, starttls=policy.starttls or offers_tls)
 
     def _converse(self, sock: socket.socket, _peer: object) -> None:
         self.connections += 1
         self.connections_ever += 1
-        conversation = Conversation(self, sock)
+        conversation = Misbehaving(self, sock)
         try:
             conversation.run()
         except OSError as error:

@@ -39,6 +39,9 @@ HELP = Answer(214, "2.0.0", "See RFC 5321")
 GO_AHEAD = Answer(354, "", "End data with <CR><LF>.<CR><LF>")
 
 TOO_MANY_MAILS = Answer(421, "4.7.0", "Enough mails on this connection")
+TOO_MANY_COMMANDS = Answer(421, "4.7.0", "Too many commands without a mail")
+TOO_MANY_LOGINS = Answer(421, "4.7.0", "Too many failed logins")
+NOT_SMTP = Answer(421, "4.7.0", "Too many lines that are no SMTP")
 TOO_MANY_RECIPIENTS = Answer(452, "4.5.3", "Too many recipients")
 
 TOO_LONG = Answer(500, "5.5.6", "Line too long")

@@ -51,6 +51,11 @@ class ChunkReader:
         """Return how many octets of this message have come."""
         return self._announced - self.left
 
+    @property
+    def kept(self) -> int:
+        """Return how many octets of this message are kept."""
+        return len(self._kept)
+
     def begin(self, size: int, *, keeps: bool = True) -> None:
         """Expect `size` octets, which are swallowed unless this reader `keeps` them."""
         self.left = size

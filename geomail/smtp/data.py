@@ -106,6 +106,11 @@ class DataReader:
         self._swallowed = 0
         self.lines: bytes | None = None
 
+    @property
+    def kept(self) -> int:
+        """Return how many octets are kept of the message that isn't whole yet."""
+        return len(self._kept)
+
     def read(self, block: bytes, start: int) -> int:
         """Read `block` from `start`; return the index after the end of data, or -1."""
         kept, known = self._kept, len(self._kept)

@@ -43,6 +43,9 @@ class Dialogue:
         if answer.code == 421:
             self.phase = Phase.CLOSED
 
+    def _form(self, answer: Answer) -> bytes:
+        return answer.wire if self._enhanced_codes else answer.bare
+
     def _line(self) -> bytes | None:
         """Return the next whole line, or None; one that is too long is told by its length."""
         start = self._position

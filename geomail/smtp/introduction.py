@@ -25,12 +25,17 @@ class TlsWanted(msgspec.Struct, frozen=True):
 
 
 class Introduction(Dialogue, ABC):
-    """What is known of the client: `helo`, `login` (user name), `is_encrypted`."""
+    """What is known of the client: `helo` (`is_extended`: by EHLO), `login`, `is_encrypted`.
+
+    `failed_logins` says how often it gave a wrong password.
+    """
 
     def __init__(self, policy: Policy, *, is_encrypted: bool = False) -> None:
         super().__init__(enhanced_codes=policy.enhanced_codes)
         self.helo = ""
+        self.is_extended = False
         self.login: str | None = None
+        self.failed_logins = 0
         self.is_encrypted = is_encrypted
         self._policy = policy
         self._exchange: Exchange | None = None
@@ -78,12 +83,14 @@ class Introduction(Dialogue, ABC):
         if not self._policy.extended:
             self._say(answers.NOT_IMPLEMENTED)
         elif self._hello(argument):
+            self.is_extended = True
             extensions = self._policy.extensions(is_encrypted=self.is_encrypted)
             lines = [self._policy.hostname, *extensions]
             self._say(Answer(250, "", "\n".join(lines)))
 
     def _helo(self, argument: bytes) -> None:
         if self._hello(argument):
+            self.is_extended = False
             self._say(Answer(250, "", self._policy.hostname))
 
     def _hello(self, argument: bytes) -> bool:
@@ -118,18 +125,20 @@ class Introduction(Dialogue, ABC):
 
     def _auth(self, argument: bytes) -> None:
         name, _, initial = argument.partition(b" ")
-        mechanism = self._policy.mechanism(name)
+        mechanism = self._policy.mechanism(name, is_encrypted=self.is_encrypted)
         if not self._policy.accounts:
             self._say(answers.NOT_IMPLEMENTED)
         elif self.login is not None:
             self._say(answers.LOGGED_IN_ALREADY)
-        elif not (self.is_encrypted or self._policy.auth_in_clear):
-            self._say(answers.LOGIN_NEEDS_TLS)
         elif not mechanism:
-            self._say(answers.UNKNOWN_MECHANISM)
+            self._say(self._why_not(name))
         else:
             self._exchange = Exchange(mechanism, self._policy.accounts)
             self._proceed(self._exchange, self._exchange.begin(initial))
+
+    def _why_not(self, name: bytes) -> Answer:
+        would_do = not self.is_encrypted and self._policy.mechanism(name, is_encrypted=True)
+        return answers.LOGIN_NEEDS_TLS if would_do else answers.UNKNOWN_MECHANISM
 
     def _read_login(self) -> bool:
         line = self._line()
@@ -147,3 +156,7 @@ class Introduction(Dialogue, ABC):
             self.phase = self._resting_phase()
             self._exchange = None
         self._say(answer)
+        if answer is answers.BAD_LOGIN:
+            self.failed_logins += 1
+            if self.failed_logins >= self._policy.max_logins:
+                self.close(answers.TOO_MANY_LOGINS)

@@ -4,6 +4,7 @@ The other half of announcing is here too: a parameter of MAIL or RCPT that was n
 refused with 555, one with a value that can't be, or given twice, with 501 (RFC 5321 4.1.1.11).
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,10 +22,12 @@ class Policy:
     """The settings of a Server, shared by its conversations.
 
     `greeting` replaces the 220. `accounts` may log in, under TLS only unless `auth_in_clear`;
-    `mechanisms` announces these instead of all that the accounts allow. `check_sender` and
-    `check_recipient` return the reply that refuses an address, or None; a 421 closes the
-    connection. `max_size` is in bytes of content as its author wrote it; `max_mails` is per
-    connection; `limits` announces what max_recipients and max_mails say (RFC 9422).
+    `mechanisms` announces these instead of all that the accounts allow, and `in_clear` these where
+    there is no TLS. `check_sender` and `check_recipient` return the reply that refuses an address,
+    or None; a 421 closes the connection. `max_size` is in bytes of content as its author wrote it;
+    `max_mails` is per connection; `limits` announces what max_recipients and max_mails say (RFC
+    9422). A connection ends with a 421 when it has brought `max_commands` in a row without a mail,
+    `max_unknown` verbs that nobody knows, or `max_logins` that failed.
 
     `bare_newlines` takes content with a CR or LF alone when it comes by BDAT. Without
     `swallows_chunks` the octets of a refused chunk are run as commands: a fault of real servers,
@@ -45,11 +48,15 @@ class Policy:
     starttls: bool = False
     accounts: Accounts | None = None
     mechanisms: str = ""
+    in_clear: str = ""
     auth_in_clear: bool = False
     require_tls: bool = False
     require_auth: bool = False
     max_recipients: int = 1000
     max_mails: int | None = None
+    max_commands: int = sys.maxsize
+    max_unknown: int = sys.maxsize
+    max_logins: int = sys.maxsize
     max_size: int = 64 * 1024 * 1024
     bare_newlines: bool = False
     swallows_chunks: bool = True
@@ -58,7 +65,7 @@ class Policy:
 
     def extensions(self, *, is_encrypted: bool) -> list[str]:
         """Return the lines of the EHLO reply after the first."""
-        mechanisms = self._announced_mechanisms()
+        mechanisms = self._announced_mechanisms(is_encrypted=is_encrypted)
         offers = {
             "PIPELINING": self.pipelining,
             "CHUNKING": self.chunking,
@@ -69,14 +76,14 @@ class Policy:
             f"LIMITS {self._written_limits()}": self.limits,
             "ENHANCEDSTATUSCODES": self.enhanced_codes,
             "STARTTLS": self.starttls and not is_encrypted,
-            f"AUTH {mechanisms}": mechanisms and (is_encrypted or self.auth_in_clear),
+            f"AUTH {mechanisms}": mechanisms,
         }
         return [line for line, is_offered in offers.items() if is_offered]
 
-    def mechanism(self, name: bytes) -> str | None:
+    def mechanism(self, name: bytes, *, is_encrypted: bool) -> str | None:
         """Return the mechanism of this name, None when it isn't offered."""
         wanted = name.upper().decode(errors="replace")
-        offered = self._announced_mechanisms().split()
+        offered = self._announced_mechanisms(is_encrypted=is_encrypted).split()
         able = self.accounts.mechanisms() if self.accounts else []
         return wanted if wanted in offered and wanted in able and wanted in MECHANISMS else None
 
@@ -100,10 +107,11 @@ class Policy:
             return answers.BAD_PARAMETER
         return None
 
-    def _announced_mechanisms(self) -> str:
-        if not self.accounts:
+    def _announced_mechanisms(self, *, is_encrypted: bool) -> str:
+        if not self.accounts or not (is_encrypted or self.auth_in_clear):
             return ""
-        return self.mechanisms or " ".join(self.accounts.mechanisms())
+        chosen = self.mechanisms if is_encrypted else self.in_clear or self.mechanisms
+        return chosen or " ".join(self.accounts.mechanisms())
 
     def _written_limits(self) -> str:
         mails = f"MAILMAX={self.max_mails} " if self.max_mails else ""

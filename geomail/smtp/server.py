@@ -4,7 +4,8 @@ Bytes go in by `receive`, bytes come out by `output`. What only the outside can 
 event, and the conversation stands still until it is done: after `Mail` until `answer`, after
 `TlsWanted` until `tls_started`. So a door can say 250 when the mail is safe, and not before. What
 has arrived meanwhile is read then, replies keep their order, and those of a pipelined group come
-out in one `output`.
+out in one `output`. With `postpone` several mails of one group are brought to safety together: the
+conversation goes on, and nothing comes out until `give_postponed` has said what became of them.
 
 A conversation is always in one Phase (geomail.smtp.phases). READERS says how a phase reads: by
 commands, by login lines, as content, by octets, or not at all. COMMANDS says which verbs a phase
@@ -17,12 +18,15 @@ CR or LF in it is refused (smuggling). The octets of a refused chunk are swallow
 unless the Policy asks for that; a chunk of unknown size ends the connection. A line is kept up to
 LINE_LIMIT, content up to 4/3 of max_size, its longest stuffed form; the rest is swallowed and
 answered with 500 or 552. Addresses come out without control characters. Not promised: limits on
-time, on the number of commands or of failed logins. Those are for the owner of the socket, who also
-stops reading while an event is not dealt with.
+time. Those are for the owner of the socket, who also stops reading while an event is not dealt
+with.
 """
+
+from collections.abc import Sequence
 
 import msgspec
 
+from geomail.errors import ProtocolError
 from geomail.smtp import answers
 from geomail.smtp.answers import Answer
 from geomail.smtp.chunks import ChunkReader, read_bdat
@@ -62,17 +66,25 @@ class Server(Introduction):
     def __init__(self, policy: Policy, *, is_encrypted: bool = False) -> None:
         super().__init__(policy, is_encrypted=is_encrypted)
         self._mails = 0
+        self._commands = 0
+        self._unknown = 0
         self._octets = 0
         self._data_reader = DataReader(policy.max_size)
         self._chunks = ChunkReader(policy.max_size)
         self._after_chunk = (Phase.NEW, answers.OK)
         self._events: list[Event] = []
+        self._places: list[int] = []
         self._forget_mail()
 
     @property
     def octets(self) -> int:
         """Return how much of the content has come that isn't whole yet."""
         return self._octets if self.phase is Phase.CONTENT else self._chunks.came
+
+    @property
+    def kept(self) -> int:
+        """Return how many octets of content are kept in memory."""
+        return self._data_reader.kept + self._chunks.kept
 
     def receive(self, data: bytes) -> list[Event]:
         """Go on with `data`; return what happened. Only the last event can wait for us."""
@@ -85,6 +97,26 @@ class Server(Introduction):
         self.phase = self._resting_phase()
         self._say(answer)
         return self._go_on()
+
+    def postpone(self) -> list[Event]:
+        """Keep a place for the final reply to a Mail, and go on; return as `receive`."""
+        self._expect(Phase.ANSWER, "postpone")
+        self.phase = self._resting_phase()
+        self._places.append(len(self._out))
+        self._out.append(b"")
+        return self._go_on()
+
+    def give_postponed(self, replies: Sequence[Answer]) -> None:
+        """Give the final replies to all Mails that were postponed, in their order."""
+        for place, reply in zip(self._places, replies, strict=True):
+            self._out[place] = self._form(reply)
+        self._places.clear()
+
+    def output(self) -> bytes:
+        """Return the bytes to be written, once."""
+        if self._places:
+            raise ProtocolError(f"{len(self._places)} mails were postponed and have no reply yet")
+        return super().output()
 
     def _go_on(self) -> list[Event]:
         if not self._policy.pipelining:
@@ -134,13 +166,22 @@ class Server(Introduction):
         verb, _, argument = self._buffer[start:end].partition(b" ")
         commands = COMMANDS[self.phase]
         command = commands.get(verb) or commands.get(verb.upper())
-        if end - start > LINE_LIMIT:
+        self._commands += 1
+        if self._commands > self._policy.max_commands:
+            self.close(answers.TOO_MANY_COMMANDS)
+        elif end - start > LINE_LIMIT:
             self._say(answers.TOO_LONG)
         elif command:
             command(self, argument)
         else:
-            self._say(self._objection(verb.upper()))
+            self._object(verb.upper())
         return True
+
+    def _object(self, verb: bytes) -> None:
+        self._say(self._objection(verb))
+        self._unknown += verb not in VERBS and verb not in NOT_IMPLEMENTED
+        if self._unknown >= self._policy.max_unknown:
+            self.close(answers.NOT_SMTP)
 
     def _objection(self, verb: bytes) -> Answer:
         """Return what a verb is told that this phase doesn't know."""
@@ -308,6 +349,7 @@ class Server(Introduction):
                 is_chunked,
             )
             self._events.append(mail)
+            self._commands = 0
             self._forget_envelope()
             self.phase = Phase.ANSWER
 

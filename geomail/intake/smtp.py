@@ -1,0 +1,275 @@
+"""The SMTP door: a program's mail setting pointed at geomail, and its mails are jobs.
+
+    250 2.0.0 Ok: queued as 5b1c….7.0      it is in Redis, under this id
+    451 4.3.0                              Redis is away
+    452 4.3.1                              too many wait (`high_water`), said at MAIL
+    553, 554                               it could never be sent: the reason
+
+Who may send: with `door_logins` who logs in, else clients of this machine; others are told so by
+the greeting. In clear a stranger's password is not asked for: from another machine PLAIN and LOGIN
+need TLS (`door_cert`), SCRAM-SHA-256 and CRAM-MD5 do not.
+
+What comes in one segment is pushed together, whatever the client waits for, and what many
+connections bring at a time goes to Redis in one push (geomail.intake.gate). The content travels
+byte for byte (geomail.intake.submission).
+
+Promised: nothing is answered with 250 before Redis has it. A connection costs at most one mail of
+`door_max_mb`, all together no more than `memory_mb`; one that brings neither a command nor 4 KB in
+`door_idle_s`, too many commands without a mail, wrong passwords or another protocol is ended. Not
+promised: that what was answered 451 is not in Redis; the client sends it again, as after a lost
+connection.
+"""
+
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from ssl import SSLContext
+
+import gevent
+
+from geomail import log
+from geomail.config import Settings
+from geomail.errors import PayloadError
+from geomail.intake import submission
+from geomail.intake.conversation import Conversation
+from geomail.intake.gate import Gate, Refused
+from geomail.intake.listening import is_loopback
+from geomail.intake.logins import (
+    USUAL,
+    WITHOUT_SENDING_IT,
+    accounts_of,
+    read_logins,
+    warn_of_readers,
+)
+from geomail.intake.reception import Reception
+from geomail.intake.submission import Origin, Refusal
+from geomail.job.addresses import MAX_RECIPIENTS, check_address
+from geomail.smtp.answers import TOO_LARGE, Answer
+from geomail.smtp.policy import Policy
+from geomail.smtp.server import Event, Mail, Server
+
+_MB = 1024 * 1024
+_ENVELOPE = 64 * 1024  # of a payload, beside the content
+_SOME = 4096  # octets that show that a client is busy
+_TOGETHER = 50  # mails in one push: at most 9 jobs each, one for each wish of reports
+_FAILED_LOGIN_S = 1.0
+
+_AWAY = Answer(451, "4.3.0", "The queue can't be reached, try again later")
+_HIGH = Answer(452, "4.3.1", "Too many mails are waiting, try again later")
+_NO_MEMORY = Answer(421, "4.3.1", "Too many large mails at a time, try again later")
+_TOO_SLOW = Answer(421, "4.4.2", "Idle for too long")
+_LEAVING = Answer(421, "4.3.2", "Going down, try again later")
+_STRANGER = Answer(
+    554, "5.7.1", "Only clients on this machine may send here (else set door_logins)"
+)
+_FULL = Answer(421, "4.7.0", "Too many connections, try again later")
+
+
+class SmtpDoor:
+    """Takes mails from SMTP clients, and puts them on the queue."""
+
+    def __init__(self, gate: Gate, settings: Settings, tls: SSLContext | None) -> None:
+        """Make it ready. Raises ConfigError for logins that can't be read."""
+        self.gate = gate
+        self.tls = tls
+        self.host = settings.helo or socket.gethostname()
+        self.idle_s = settings.door_idle_s
+        self.max_payload = settings.door_max_mb * _MB
+        self.memory = settings.memory_mb * _MB
+        self.kept = 0
+        self._policy = self._policy_of(settings)
+        self.reception = Reception(
+            self._converse, most=settings.door_connections, farewell=_FULL.wire
+        )
+
+    def start(self, listener: socket.socket) -> None:
+        """Accept connections until `stop`."""
+        self.reception.start(listener)
+
+    def stop(self, grace_s: float) -> None:
+        """Accept no more, answer what is in hand, and leave."""
+        self.reception.stop(grace_s)
+
+    def policy_for(self, address: str) -> Policy:
+        """Return what a client from `address` ("" for a local socket) may do."""
+        if not address or is_loopback(address):
+            return self._policy
+        if not self._policy.accounts:
+            return replace(self._policy, greeting=_STRANGER)
+        return replace(self._policy, in_clear=WITHOUT_SENDING_IT)
+
+    def _policy_of(self, settings: Settings) -> Policy:
+        accounts = None
+        if settings.door_logins:
+            accounts = accounts_of(read_logins(settings.door_logins))
+            warn_of_readers(settings.door_logins)
+        return Policy(
+            hostname=self.host,
+            starttls=self.tls is not None,
+            accounts=accounts,
+            require_auth=accounts is not None,
+            auth_in_clear=True,
+            mechanisms=USUAL,
+            max_size=(self.max_payload - _ENVELOPE) * 3 // 4,
+            max_recipients=MAX_RECIPIENTS,
+            max_commands=3 * MAX_RECIPIENTS,
+            max_unknown=10,
+            max_logins=3,
+            check_sender=self._check_sender,
+            check_recipient=_check_recipient,
+        )
+
+    def _check_sender(self, address: str) -> Answer | None:
+        if self.gate.pressure == "high":
+            return _HIGH
+        return _objection(address, "5.1.7") if address else None
+
+    def _converse(self, sock: socket.socket, host: str) -> None:
+        client = _Client(self, sock, host)
+        try:
+            client.run()
+        finally:
+            client.close()
+
+
+class _Client(Conversation):
+    """What one client says, and the mails that have come and are not on the queue yet."""
+
+    __slots__ = ("_address", "_came", "_door", "_failed_logins", "_kept", "_since", "_taken")
+
+    def __init__(self, door: SmtpDoor, sock: socket.socket, address: str) -> None:
+        super().__init__(sock, Server(door.policy_for(address)), door.tls)
+        sock.settimeout(door.idle_s)
+        self._door = door
+        self._address = address or "127.0.0.1"
+        self._taken: list[list[bytes] | Answer] = []
+        self._failed_logins = 0
+        self._kept = 0
+        self._came = 0
+        self._since = time.monotonic()
+
+    def run(self) -> None:
+        """Serve the client until one of the two has had enough, or time is up. Raises OSError."""
+        try:
+            super().run()
+        except TimeoutError:
+            self._server.close(_TOO_SLOW)
+        if self._door.reception.is_leaving and not self._server.is_closed:
+            self._server.close(_LEAVING)
+        self._write()
+
+    def close(self) -> None:
+        """Close the socket, forget what had come."""
+        self._keep(0)
+        super().close()
+
+    def _hear(self, data: bytes) -> None:
+        super()._hear(data)
+        self._came += len(data)
+        self._keep(self._server.kept)
+        if self._came >= _SOME:
+            self._note_life()
+        elif time.monotonic() - self._since > self._door.idle_s:
+            raise TimeoutError
+        if self._door.kept > self._door.memory and self._kept:
+            self._server.close(_NO_MEMORY)
+            self._write()
+
+    def _note_life(self) -> None:
+        self._came = 0
+        self._since = time.monotonic()
+
+    def _keep(self, octets: int) -> None:
+        self._door.kept += octets - self._kept
+        self._kept = octets
+
+    def _start_tls(self) -> None:
+        in_clear = self._sock
+        super()._start_tls()
+        self._door.reception.replace(in_clear, self._sock)
+
+    # Mails
+
+    def _take(self, mail: Mail) -> list[Event]:
+        self._taken.append(self._jobs_of(mail))
+        return self._server.postpone()
+
+    def _jobs_of(self, mail: Mail) -> list[bytes] | Answer:
+        door = self._door
+        try:
+            jobs = submission.payloads(
+                mail, self._origin(mail), host=door.host, now_s=int(time.time())
+            )
+            for job in jobs:
+                if len(job) > door.max_payload:
+                    return TOO_LARGE
+                door.gate.check(job)
+        except Refusal as refusal:
+            return Answer(554, refusal.enhanced, str(refusal))
+        except PayloadError as error:
+            return Answer(554, "5.6.0", _ascii(error))
+        return jobs
+
+    def _origin(self, mail: Mail) -> Origin:
+        server = self._server
+        protocol = submission.protocol(
+            is_extended=server.is_extended,
+            is_utf8=mail.smtputf8,
+            is_encrypted=server.is_encrypted,
+            has_login=server.login is not None,
+        )
+        return Origin(server.helo, self._address, protocol)
+
+    def _write(self) -> None:
+        if self._taken:
+            self._push()
+        if self._server.failed_logins > self._failed_logins:
+            self._resent()
+        if output := self._server.output():
+            self._note_life()
+            self._sock.sendall(output)
+
+    def _push(self) -> None:
+        taken, self._taken = self._taken, []
+        self._keep(sum(len(job) for jobs in taken if isinstance(jobs, list) for job in jobs))
+        replies: list[Answer] = []
+        for start in range(0, len(taken), _TOGETHER):
+            replies += self._pushed(taken[start : start + _TOGETHER])
+        self._server.give_postponed(replies)
+
+    def _pushed(self, taken: list[list[bytes] | Answer]) -> list[Answer]:
+        """Push some mails; return what is answered to each."""
+        jobs = [job for each in taken if isinstance(each, list) for job in each]
+        try:
+            ids = iter(self._door.gate.submit(jobs))
+        except Refused:
+            return [each if isinstance(each, Answer) else _AWAY for each in taken]
+        return [each if isinstance(each, Answer) else _queued(each, ids) for each in taken]
+
+    def _resent(self) -> None:
+        """Note wrong passwords, and be slow, so that nobody tries many."""
+        self._failed_logins = self._server.failed_logins
+        log.warning("login_failed", door="smtp", host=self._address, times=self._failed_logins)
+        gevent.sleep(_FAILED_LOGIN_S)
+
+
+def _queued(jobs: list[bytes], ids: Iterator[str]) -> Answer:
+    return Answer(250, "2.0.0", f"Ok: queued as {' '.join(islice(ids, len(jobs)))}")
+
+
+def _check_recipient(address: str) -> Answer | None:
+    return _objection(address, "5.1.3")
+
+
+def _objection(address: str, enhanced: str) -> Answer | None:
+    try:
+        check_address(address, "address")
+    except PayloadError as error:
+        return Answer(553, enhanced, _ascii(error))
+    return None
+
+
+def _ascii(error: Exception) -> str:
+    return str(error).encode("ascii", "backslashreplace").decode()
