@@ -80,11 +80,11 @@ class _Source:
 
 
 def require_relays(settings: Settings) -> None:
-    """Raise ConfigError that says what to do, unless there is a relay and each can be used.
+    """Raise ConfigError that says what to do, unless there is a relay, or tasks are to be done.
 
     Each login is whole, and the files that relays name are there and usable.
     """
-    if not settings.relays:
+    if not settings.relays and not settings.has_tasks:
         raise ConfigError(
             "no relay to send to: pass --relay smtp://HOST:25 (or smtps://USER@HOST with"
             " GEOMAIL_RELAY_PASSWORD set), or set GEOMAIL_RELAY, or [relay.default] in geomail.toml"

@@ -235,6 +235,11 @@ class Settings:
         """True for the process that is to start several workers."""
         return self.processes > 1 and not self.process
 
+    @property
+    def has_tasks(self) -> bool:
+        """True when there are URL tasks or calls that may be done."""
+        return bool(self.url_hosts or self.tasks or self.commands)
+
     def again(self) -> "Settings":
         """Return the settings as they are now, the file read once more (SIGHUP); Redis stays.
 

@@ -88,6 +88,8 @@ class Lanes:
         self._busy, self._busy_when_shared = 0, 0  # lanes with work
         self.lanes: list[Lane] = []
         self.routes: dict[str, Route] = {}
+        self.guests: dict[str, Route] = {}  # of tasks, which have no lanes
+        self.tasks_in_hand = 0
         self.directs: dict[str, Direct] = {}
         self.limited = Limited(limiter, self)
         self._relays: list[Route] = []  # routes, without those to sites
@@ -129,6 +131,7 @@ class Lanes:
             route = self.routes[relay.name] = relay_route(relay.name, lanes, relay.weights)
             self.limited.apply(route, relay.limits.general)
         self._relays = [route for route in self.routes.values() if route.is_whole]
+        self.routes |= self.guests
         self._share_anew()
         self.news.set()
 
@@ -179,7 +182,7 @@ class Lanes:
     def in_hand(self) -> int:
         """Return how many deliveries are ready or under way."""
         searching = sum(direct.searching for direct in self.directs.values())
-        return searching + sum(lane.in_hand for lane in self.lanes)
+        return searching + self.tasks_in_hand + sum(lane.in_hand for lane in self.lanes)
 
     def want_more(self) -> None:
         """Wake a popper that waits for room: a lane runs low."""

@@ -26,6 +26,7 @@ class JobState(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     retried_ms: int | None = None  # a person put it back: its age counts from here
     dedupe: str | None = None  # the key that it claimed; given back when it dies
     told: bool = False  # somebody knows its id, and may ask what became of it
+    callback: bool = False  # a follow-up of ours: no producer can write this
 
 
 FRESH = JobState()

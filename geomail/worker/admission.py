@@ -13,12 +13,13 @@ otherwise                                  into the ready queue of the first lan
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import gevent
 import msgspec
 
 from geomail import log, metrics
+from geomail.carriers.carriers import Carriers
+from geomail.carriers.task import Task
 from geomail.config import Relay, Settings
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.direct import Direct
@@ -35,7 +36,6 @@ from geomail.queue import (
     FRESH,
     Dead,
     Duplicate,
-    JobState,
     Park,
     Queue,
     Record,
@@ -46,7 +46,7 @@ from geomail.queue import (
 )
 from geomail.worker.clock import RedisClock
 from geomail.worker.parked import Meetings, Parked
-from geomail.worker.settlement import since_ms
+from geomail.worker.settlement import dead_state, parked_state, postponed, since_ms
 from geomail.worker.settler import Settler
 from geomail.worker.signpost import DEFAULT_RELAY, Signpost
 from geomail.worker.sorting import (
@@ -67,13 +67,20 @@ class Admission:
     """Decides where each slot goes."""
 
     def __init__(
-        self, settings: Settings, *, lanes: Lanes, settler: Settler, clock: RedisClock
+        self,
+        settings: Settings,
+        *,
+        lanes: Lanes,
+        settler: Settler,
+        clock: RedisClock,
+        carriers: Carriers,
     ) -> None:
         self.parked = Parked(lanes)
         self.meetings: defaultdict[Queue, Meetings] = defaultdict(Meetings)
         self._claiming: list[tuple[Slot, Job]] = []
         self._searching: dict[int, tuple[Queue, Slot]] = {}
         self._lanes = lanes
+        self._carriers = carriers
         self._settler = settler
         self._clock = clock
         self.configure(settings)
@@ -146,7 +153,7 @@ class Admission:
 
     def _postpone(self, queue: Queue, slot: Slot, error: Exception) -> None:
         log.error("admission_broke", id=slot.id, why=repr(error))
-        self._settler.add(queue, _postponed(slot, error, self._settings))
+        self._settler.add(queue, postponed(slot, error, self._settings))
 
     def reroute(self, deliveries: list[Delivery]) -> None:
         """Find another place for deliveries whose lane has closed."""
@@ -177,14 +184,15 @@ class Admission:
         `answers`: what DNS was asked for this job already, by domain. Raises PayloadError with the
         reason of a dead letter.
         """
-        if not isinstance(job, Email):
-            raise PayloadError(_not_yet(job))
         now_ms = self._clock.now_ms()
         if job.expires_at_ms is not None and job.expires_at_ms <= now_ms:
             raise PayloadError("expired: expires_at had passed before it could be sent")
         if job.send_at_ms is not None and job.send_at_ms > now_ms:
             metrics.count("scheduled")
             self._settler.add(queue, Retry(slot, job.send_at_ms - now_ms, slot.state))
+            return None
+        if not isinstance(job, Email):
+            self._hand_over(queue, slot, job, now_ms)
             return None
         recipients = slot.state.rcpt or job.recipients
         relay = job.relay or DEFAULT_RELAY
@@ -225,10 +233,26 @@ class Admission:
             return None
         return lane, delivery
 
+    def _hand_over(self, queue: Queue, slot: Slot, job: HttpTask | CallTask, now_ms: int) -> None:
+        route = self._carriers.route_of(job)
+        self._check_age(slot, job, now_ms, route)
+        if not self._carriers.put(Task(queue, slot, job=job, route=route.name), route):
+            self._park(queue, slot, route.name, time.monotonic())
+
+    def give_back(self, tasks: Sequence[Task]) -> None:
+        """Park tasks that were not begun until their route has room."""
+        now = time.monotonic()
+        for task in tasks:
+            if task.is_mine():
+                self._park(task.queue, task.slot, task.route, now)
+            else:
+                self.release(task.queue, task.slot)
+
     def _route(self, relay: str) -> Route:
         route = self._lanes.routes.get(relay)
-        if route is None:
-            known = names(self._lanes.routes.values())
+        if route is None or relay in self._lanes.guests:
+            guests = self._lanes.guests
+            known = names(each for name, each in self._lanes.routes.items() if name not in guests)
             raise PayloadError(f"relay {relay!r} is not known; known: {known}")
         return route
 
@@ -348,7 +372,7 @@ class Admission:
 
     # ---- settled at once
 
-    def _check_age(self, slot: Slot, job: Email, now_ms: int, route: Route | None) -> None:
+    def _check_age(self, slot: Slot, job: Job, now_ms: int, route: Route | None) -> None:
         max_age_s = self._settings.max_age_s
         if is_too_old(since_ms(slot, job), now_ms, max_age_s=max_age_s):
             said = route.last_error() if route is not None else None
@@ -367,7 +391,7 @@ class Admission:
         self.meetings[queue].in_vain += 1
         self.parked.add(queue, name)
         if slot.state is FRESH:
-            state = _parked_state(name, error)  # thousands of mails, one state: 1.5 us each
+            state = parked_state(name, error)  # thousands of mails, one state: 1.5 us each
         else:
             state = msgspec.structs.replace(slot.state, route=name, last=error or slot.state.last)
         self._settler.add(queue, Park(slot, name, int(again_in_s * 1000), state))
@@ -375,7 +399,7 @@ class Admission:
     def _bury(self, queue: Queue, slot: Slot, reason: str) -> None:
         metrics.count("dead")
         log.warning("dead", id=slot.id, why=reason)
-        self._settler.add(queue, Dead(slot, _dead_state(slot, reason, self._clock.now_ms())))
+        self._settler.add(queue, Dead(slot, dead_state(slot, reason, self._clock.now_ms())))
 
 
 def _tell(delivery: Delivery, found: Sorted, record: Record) -> None:
@@ -390,30 +414,6 @@ def _tell(delivery: Delivery, found: Sorted, record: Record) -> None:
 
 def _may_be_split(job: Job) -> bool:
     return isinstance(job, Email) and len(job.recipients) > 1
-
-
-@lru_cache(maxsize=64)
-def _parked_state(route: str, error: str | None) -> JobState:
-    return JobState(route=route, last=error)
-
-
-def _dead_state(slot: Slot, reason: str, now_ms: int) -> JobState:
-    return msgspec.structs.replace(slot.state, reason=reason, at_ms=now_ms)
-
-
-def _postponed(slot: Slot, error: Exception, settings: Settings) -> Record:
-    """Return the record of a job that a fault of ours met: tried again, and dead in the end."""
-    state = msgspec.structs.replace(
-        slot.state, tries=slot.state.tries + 1, last=f"internal error: {error!r}"
-    )
-    if state.tries > settings.retries:
-        return Dead(slot, msgspec.structs.replace(state, reason=state.last))
-    return Retry(slot, int(settings.retry_base_s * 1000), state)
-
-
-def _not_yet(job: HttpTask | CallTask) -> str:
-    kind = "URL tasks" if isinstance(job, HttpTask) else "call tasks"
-    return f"{kind} are understood, but this release can't run them: only mail"
 
 
 def _sender(settings: Settings, relay: Relay) -> Address | None:

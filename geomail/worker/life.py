@@ -12,13 +12,15 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gevent
 from gevent.event import Event
 
 from geomail import log, metrics
+from geomail.carriers.carriers import Carriers
+from geomail.carriers.task import Task
 from geomail.config import Settings, require_relays
 from geomail.delivery import shown
 from geomail.delivery.delivery import Delivery
@@ -27,6 +29,7 @@ from geomail.errors import GeomailError, RedisUnusable
 from geomail.queue import Ceilings, Counts, Limiter, Link, Queue, Slot, journal
 from geomail.worker import files, heap
 from geomail.worker.admission import Admission
+from geomail.worker.appetite import Appetite
 from geomail.worker.clock import RedisClock
 from geomail.worker.parent import Parent
 from geomail.worker.popper import Popper
@@ -90,8 +93,18 @@ class Worker:
             limiter=Limiter(link, folder=Path(settings.data, "holders"), lease_s=settings.lease_s),
             ceilings=Ceilings(link),
         )
+        self.carriers = Carriers(
+            settings,
+            house=self.lanes,
+            report=self.settler.report_task,
+            give_back=self._on_stranded_tasks,
+        )
         self.admission = Admission(
-            settings, lanes=self.lanes, settler=self.settler, clock=self._clock
+            settings,
+            lanes=self.lanes,
+            settler=self.settler,
+            clock=self._clock,
+            carriers=self.carriers,
         )
         self.popper = Popper(
             settings,
@@ -102,6 +115,7 @@ class Worker:
             clock=self._clock,
             unusable=self._fail,
             retire=self._retire,
+            appetite=Appetite(self.lanes, self.carriers),
         )
         self._popping: gevent.Greenlet[..., None] | None = None
         self._beating: gevent.Greenlet[..., None] | None = None
@@ -242,6 +256,9 @@ class Worker:
     def _on_stranded(self, deliveries: list[Delivery]) -> None:
         self.admission.reroute(deliveries)
 
+    def _on_stranded_tasks(self, tasks: list[Task]) -> None:
+        self.admission.give_back(tasks)
+
     def _on_too_many(self, delivery: Delivery, most: int) -> None:
         self.admission.split(delivery, most)
 
@@ -298,6 +315,7 @@ class Worker:
             require_relays(settings)
             self.admission.configure(settings)
             self.lanes.configure(settings)
+            self.carriers.configure(settings)
         except GeomailError as error:
             self.admission.configure(self.settings)
             log.error("reload_failed", why=str(error), hint="the old settings stay in force")
@@ -336,10 +354,12 @@ class Worker:
         self.lanes.news.set()
         if self._popping is not None:
             self._popping.join(timeout=margin_s)
+        self._release(self.carriers.stop())
         self._release(self.lanes.stop())
         self.admission.stop_searching()
         left_s = max(0.0, deadline - margin_s - time.monotonic())
         self._release(self.lanes.join(left_s, last_s=min(margin_s, left_s / 4)))
+        self._release(self.carriers.join(deadline - margin_s - time.monotonic()))
         gevent.spawn(self.lanes.limited.leave).join(timeout=margin_s / 2)
         if self.settler.wait_until_idle(deadline - time.monotonic()):
             if self._beating is not None:
@@ -351,9 +371,9 @@ class Worker:
             if all(gone):
                 self._journal.remove()
 
-    def _release(self, deliveries: list[Delivery]) -> None:
-        for delivery in reversed(deliveries):
-            self.admission.release(delivery.queue, delivery.slot)
+    def _release(self, taken: Sequence[Delivery | Task]) -> None:
+        for each in reversed(taken):
+            self.admission.release(each.queue, each.slot)
 
     def _say_goodbye(self) -> int:
         done = metrics.snapshot()

@@ -24,6 +24,7 @@ from geomail.delivery.route import Route
 from geomail.errors import RedisUnusable
 from geomail.queue import Batch, Counts, Queue
 from geomail.worker.admission import Admission
+from geomail.worker.appetite import Appetite
 from geomail.worker.clock import RedisClock
 from geomail.worker.settler import Settler
 
@@ -55,6 +56,7 @@ class Popper:
         clock: RedisClock,
         unusable: Callable[[RedisUnusable], None],
         retire: Callable[[], bool],
+        appetite: Appetite,
     ) -> None:
         """Take from `queues`.
 
@@ -70,6 +72,7 @@ class Popper:
         self._had = dict.fromkeys(queues, 0.0)  # mails for its weight
         self._now = 0.0  # of that, the part that everybody has had
         self._lanes = lanes
+        self._appetite = appetite
         self._admission = admission
         self._parked = admission.parked
         self._settler = settler
@@ -122,7 +125,7 @@ class Popper:
 
     def _room(self) -> int:
         left = max(map(self._left, self._busy()), default=self._at_once)
-        return min(self._lanes.room(), self._limit(), left)
+        return min(self._appetite.room(time.monotonic()), self._limit(), left)
 
     def _limit(self) -> int:
         """Return how many may be taken at once, whatever the lanes have room for."""
@@ -142,7 +145,7 @@ class Popper:
             return _WITH_SUSPECT_S
         now, meetings = time.monotonic(), self._admission.meetings
         met = [meetings[queue].again_in_s(now) for queue in self._busy() if not self._left(queue)]
-        return min(met, default=_FULL_S)
+        return min(*met, _FULL_S, self._appetite.again_in_s(now))
 
     def _busy(self) -> list[Queue]:
         """Return the lists that may have something, fresh or parked."""
@@ -300,6 +303,7 @@ class Popper:
             else:
                 self._admission.admit(queue, slot)
         self._admission.admit_claimed(queue)
+        self._appetite.note(len(batch.slots), time.monotonic(), is_fresh=route is None)
         return len(batch.slots)
 
     def _note(self, queue: Queue, batch: Batch) -> None:

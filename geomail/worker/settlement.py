@@ -13,6 +13,7 @@ whose refusal was the host's trouble, while others were delivered, comes back wi
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
@@ -21,7 +22,7 @@ from geomail.delivery.delivery import Delivery
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.delivery.pace import is_too_old, retry_delay_s
 from geomail.delivery.wording import asked_wait_s
-from geomail.job import Email
+from geomail.job import CallTask, HttpTask, Job
 from geomail.queue import Dead, Done, JobState, Part, Record, Retry, Slot, Split
 
 
@@ -41,7 +42,8 @@ def record_of(
     """Return the record that settles `delivery`; `outcomes` has one for each of its recipients."""
     if all(outcome.fate is Fate.DELIVERED for outcome in outcomes):
         return Done(delivery.slot)
-    verdict = _judged(delivery, outcomes, settings=settings, now_ms=now_ms, chance=chance)
+    slot, email = delivery.slot, delivery.email
+    verdict = _judged(slot, email, outcomes, settings=settings, now_ms=now_ms, chance=chance)
     later, never = verdict.later, verdict.never
     if not never:
         return Retry(delivery.slot, verdict.due_in_ms, _for(delivery, later, verdict.state))
@@ -54,21 +56,76 @@ def record_of(
     return Split(delivery.slot, [Part(retried, ("retry", verdict.due_in_ms)), Part(dead, "dead")])
 
 
-def since_ms(slot: Slot, email: Email) -> int:
+def record_of_task(
+    slot: Slot,
+    job: HttpTask | CallTask,
+    outcome: Outcome,
+    *,
+    settings: Settings,
+    now_ms: int,
+    chance: float,
+    asked_s: float = 0.0,
+) -> Done | Retry | Dead:
+    """Return the record that settles a task.
+
+    `asked_s`: how long its host wants to be left alone.
+    """
+    if outcome.fate is Fate.DELIVERED:
+        return Done(slot)
+    verdict = _judged(
+        slot, job, [outcome], settings=settings, now_ms=now_ms, chance=chance, at_least_s=asked_s
+    )
+    if verdict.later:
+        return Retry(slot, verdict.due_in_ms, verdict.state)
+    reason = _reason(outcome)
+    return Dead(slot, msgspec.structs.replace(verdict.state, reason=reason, at_ms=now_ms))
+
+
+def since_ms(slot: Slot, job: Job) -> int:
     """Return from when a job's age counts: seen, put back by a person, or due by its `send_at`."""
-    return max(slot.state.retried_ms or slot.first_seen_ms, email.send_at_ms or 0)
+    return max(slot.state.retried_ms or slot.first_seen_ms, job.send_at_ms or 0)
+
+
+# ---- settled at admission
+
+
+@lru_cache(maxsize=64)
+def parked_state(route: str, error: str | None) -> JobState:
+    """Return the state of a job that was parked when it was met first."""
+    return JobState(route=route, last=error)
+
+
+def dead_state(slot: Slot, reason: str, now_ms: int) -> JobState:
+    """Return the state of a job that is dead for a `reason` of its own."""
+    return msgspec.structs.replace(slot.state, reason=reason, at_ms=now_ms)
+
+
+def postponed(slot: Slot, error: Exception, settings: Settings) -> Record:
+    """Return the record of a job that a fault of ours met: tried again, and dead in the end."""
+    state = msgspec.structs.replace(
+        slot.state, tries=slot.state.tries + 1, last=f"internal error: {error!r}"
+    )
+    if state.tries > settings.retries:
+        return Dead(slot, msgspec.structs.replace(state, reason=state.last))
+    return Retry(slot, int(settings.retry_base_s * 1000), state)
 
 
 def _judged(
-    delivery: Delivery, outcomes: list[Outcome], *, settings: Settings, now_ms: int, chance: float
+    slot: Slot,
+    job: Job,
+    outcomes: list[Outcome],
+    *,
+    settings: Settings,
+    now_ms: int,
+    chance: float,
+    at_least_s: float = 0.0,
 ) -> Verdict:
-    slot, old = delivery.slot, delivery.slot.state
+    old = slot.state
     fates = {outcome.fate for outcome in outcomes}
     tries = old.tries + (not fates.isdisjoint({Fate.LATER, Fate.NEVER}))
     unknown = old.unknown + (Fate.UNKNOWN in fates)
-    retries = settings.retries if delivery.email.retries is None else delivery.email.retries
-    since = since_ms(slot, delivery.email)
-    over = tries > retries or is_too_old(since, now_ms, max_age_s=settings.max_age_s)
+    retries = settings.retries if job.retries is None else job.retries
+    over = tries > retries or is_too_old(since_ms(slot, job), now_ms, max_age_s=settings.max_age_s)
     held = settings.unknown == "hold" or unknown > settings.unknown_retries
     final = {Fate.NEVER: True, Fate.LATER: over, Fate.UNKNOWN: held or over, Fate.AGAIN: False}
     never = [i for i, o in enumerate(outcomes) if final.get(o.fate, False)]
@@ -78,7 +135,7 @@ def _judged(
         base_s=settings.retry_base_s,
         cap_s=settings.retry_cap_s,
         chance=chance,
-        at_least_s=max((_asked_s(outcomes[position]) for position in later), default=0.0),
+        at_least_s=max(at_least_s, *(_asked_s(outcomes[position]) for position in later), 0.0),
     )
     last = outcomes[(never or later)[0]].text
     state = msgspec.structs.replace(old, tries=tries, unknown=unknown, last=last)

@@ -2,28 +2,27 @@
 
 What finishes while a flight is under way makes the next one, so the batches size themselves: small
 when little happens, large under load. A record is kept until Redis has it; what a host has answered
-is in the journal before it flies. Behind each flight the delivery log gets its lines, in one write:
-one JSON line an outcome.
+is in the journal before it flies. Behind each flight the delivery log gets its lines, in one write.
 """
 
-import json
-import os
 import random
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from gevent.event import Event
 
 from geomail import log, metrics
+from geomail.carriers.routes import CALL
+from geomail.carriers.task import Task
 from geomail.config import Settings
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.lane import Lane
 from geomail.delivery.outcome import Fate, Outcome
-from geomail.errors import ConfigError
+from geomail.job import Job
 from geomail.queue import Dead, Done, Park, Queue, Record, Release, Retry, Slot, Split
 from geomail.queue.journal import Journal
 from geomail.worker.clock import RedisClock
-from geomail.worker.settlement import record_of
+from geomail.worker.delivery_log import DeliveryLog
+from geomail.worker.settlement import record_of, record_of_task
 
 _COUNTERS = {Done: "delivered", Retry: "deferred", Dead: "dead", Split: "split"}
 
@@ -81,11 +80,32 @@ class Settler:
             lane.delivered += 1
         else:
             lane.failed += 1
-            _log_trouble(delivery, record, outcomes, lane)
+            _log_trouble(delivery.slot, delivery.email, record, _worst(outcomes), lane.name)
         if self.delivery_log.is_wanted:
             pairs = zip(delivery.recipients, outcomes, strict=True)
             self.delivery_log.note(delivery, pairs, lane)
         self.add(delivery.queue, record)
+
+    def report_task(self, task: Task, outcome: Outcome, asked_s: float | None) -> None:
+        """Take the outcome of a task; `asked_s`: how long its host wants to be left alone."""
+        record = record_of_task(
+            task.slot,
+            task.job,
+            outcome,
+            settings=self.settings,
+            now_ms=self._clock.now_ms(),
+            chance=random.random(),  # noqa: S311 - jitter is no secret
+            asked_s=asked_s or 0.0,
+        )
+        self._journal.append(task.queue.name, record)
+        if type(record) is Done:
+            metrics.count("calls" if task.route == CALL else "urls")
+        else:
+            metrics.count(_COUNTERS[type(record)])
+            _log_trouble(task.slot, task.job, record, outcome, task.route.partition("/")[2])
+        if self.delivery_log.is_wanted:
+            self.delivery_log.note_task(task, outcome)
+        self.add(task.queue, record)
 
     def progress(
         self, delivery: Delivery, delivered: list[tuple[str, Outcome]], lane: Lane
@@ -158,77 +178,20 @@ class Settler:
                 self._parts(queue, slots)
 
 
-class DeliveryLog:
-    """A file with one JSON line an outcome; nothing at all without a path."""
-
-    def __init__(self, path: str | None) -> None:
-        self._path = path
-        self._lines: list[str] = []
-        self._file: int | None = None
-        self.reopen()
-
-    @property
-    def is_wanted(self) -> bool:
-        """True when there is a file to write to."""
-        return self._path is not None
-
-    def reopen(self) -> None:
-        """Open the file anew, after it was rotated. Raises ConfigError where it can't be opened."""
-        if self._path is None:
-            return
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        try:
-            fresh = os.open(self._path, flags, 0o640)
-        except OSError as error:
-            raise ConfigError(f"can't write {self._path}: {error.strerror}") from None
-        if self._file is not None:
-            os.close(self._file)
-        self._file = fresh
-
-    def note(self, delivery: Delivery, pairs: Iterable[tuple[str, Outcome]], lane: Lane) -> None:
-        """Keep a line for each recipient until the next `write()`."""
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        for recipient, outcome in pairs:
-            line = {
-                "time": at,
-                "id": delivery.slot.id,
-                "label": delivery.email.label,
-                "to": recipient,
-                "outcome": outcome.fate.value,
-                "relay": delivery.route,
-                "host": lane.name,
-                "phase": outcome.phase,
-                "reply": outcome.text,
-                "tries": delivery.slot.state.tries + 1,
-                "maybe_duplicate": outcome.maybe_duplicate or None,
-            }
-            self._lines.append(
-                json.dumps({key: value for key, value in line.items() if value is not None})
-            )
-
-    def write(self) -> None:
-        """Write the lines kept, as one block; a full disk is said, and delivers on."""
-        if not self._lines or self._file is None:
-            return
-        lines, self._lines = self._lines, []
-        try:
-            os.write(self._file, ("\n".join(lines) + "\n").encode())
-        except OSError as error:
-            metrics.count("delivery_log_lost", len(lines))
-            log.error("delivery_log_lost", lines=len(lines), path=self._path, why=error.strerror)
+def _worst(outcomes: list[Outcome]) -> Outcome:
+    return next(outcome for outcome in outcomes if outcome.fate is not Fate.DELIVERED)
 
 
-def _log_trouble(delivery: Delivery, record: Record, outcomes: list[Outcome], lane: Lane) -> None:
-    worst = next(outcome for outcome in outcomes if outcome.fate.value != "delivered")
+def _log_trouble(slot: Slot, job: Job, record: Record, outcome: Outcome, host: str) -> None:
     again_in_s = record.due_in_ms / 1000 if isinstance(record, Retry) else None
     log.info(
         _COUNTERS[type(record)],
-        id=delivery.slot.id,
-        label=delivery.email.label,
-        host=lane.name,
-        phase=worst.phase,
-        why=worst.text,
-        tries=delivery.slot.state.tries + 1,
+        id=slot.id,
+        label=job.label,
+        host=host or None,
+        phase=outcome.phase,
+        why=outcome.text,
+        tries=slot.state.tries + 1,
         again_in_s=again_in_s,
-        maybe_duplicate=worst.maybe_duplicate or None,
+        maybe_duplicate=outcome.maybe_duplicate or None,
     )

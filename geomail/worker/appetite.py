@@ -1,0 +1,58 @@
+"""The appetite: how many payloads are taken for tasks, beside what the lanes want for mail.
+
+Nobody sees what a payload is before it is taken. So a take that has brought tasks lets the next one
+be larger by as many and some more, and one that has brought none takes that back: a list of mails
+alone is taken as if there were no tasks. While the lanes want nothing, a few are taken now and then
+to find out, and ever more rarely while those are mails, which have to be parked: a worker whose
+mail hosts hang, or that has none, does its tasks all the same.
+
+Pure but for what it asks the carriers and the lanes; the clock is an argument.
+"""
+
+import math
+
+from geomail.carriers.carriers import Carriers
+from geomail.delivery.lanes import Lanes
+
+_PROBE = 16
+_SHORTEST_S, _LONGEST_S = 0.05, 3.2
+
+
+class Appetite:
+    """How much more there is room for than mail."""
+
+    def __init__(self, lanes: Lanes, carriers: Carriers) -> None:
+        self._lanes = lanes
+        self._carriers = carriers
+        self._met = 0  # of the tasks, those that are accounted for
+        self._wanted = 0
+        self._pause_s = _SHORTEST_S
+        self._probe_at = 0.0
+
+    def room(self, now: float) -> int:
+        """Return how many payloads there is room for at `now`."""
+        room = self._lanes.room()
+        if not self._carriers.is_on or not self._lanes.bytes_to_take():
+            return room
+        if room > 0:
+            self._probe_at = now + self._pause_s
+        wanted = self._wanted
+        if not self._lanes.settings.relays or now >= self._probe_at:
+            wanted = max(wanted, _PROBE)
+        return room + min(wanted, self._carriers.room())
+
+    def again_in_s(self, now: float) -> float:
+        """Return how long to wait for room at most, as far as tasks are concerned."""
+        if not self._carriers.is_on:
+            return math.inf
+        return max(0.001, self._probe_at - now)
+
+    def note(self, taken: int, now: float, *, is_fresh: bool) -> None:
+        """Note that a take has brought so many payloads; what was parked tells nothing."""
+        met, self._met = self._carriers.met - self._met, self._carriers.met
+        if not is_fresh:
+            return
+        self._wanted = 2 * met + 1 if met else 0
+        is_in_vain = taken and not met
+        self._pause_s = min(2 * self._pause_s, _LONGEST_S) if is_in_vain else _SHORTEST_S
+        self._probe_at = now + (self._pause_s if taken else 0.0)

@@ -1,0 +1,94 @@
+"""The delivery log: one JSON line an outcome, in a file that others may rotate.
+
+Lines are kept until Redis has had the outcomes, then written as one block. Promised: a line for
+each recipient that a host has answered for, and for each task. Not promised: each only once; a
+worker that is killed may leave some out, and say others twice.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterable
+
+from geomail import log, metrics
+from geomail.carriers.task import Task
+from geomail.delivery.delivery import Delivery
+from geomail.delivery.lane import Lane
+from geomail.delivery.outcome import Outcome
+from geomail.errors import ConfigError
+from geomail.queue import Slot
+
+
+class DeliveryLog:
+    """A file with one JSON line an outcome; nothing at all without a path."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._lines: list[str] = []
+        self._file: int | None = None
+        self.reopen()
+
+    @property
+    def is_wanted(self) -> bool:
+        """True when there is a file to write to."""
+        return self._path is not None
+
+    def reopen(self) -> None:
+        """Open the file anew, after it was rotated. Raises ConfigError where it can't be opened."""
+        if self._path is None:
+            return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            fresh = os.open(self._path, flags, 0o640)
+        except OSError as error:
+            raise ConfigError(f"can't write {self._path}: {error.strerror}") from None
+        if self._file is not None:
+            os.close(self._file)
+        self._file = fresh
+
+    def note(self, delivery: Delivery, pairs: Iterable[tuple[str, Outcome]], lane: Lane) -> None:
+        """Keep a line for each recipient until the next `write()`."""
+        slot, label, to = delivery.slot, delivery.email.label, (delivery.route, lane.name)
+        for recipient, outcome in pairs:
+            self._keep(slot, label, recipient, outcome, to)
+
+    def note_task(self, task: Task, outcome: Outcome) -> None:
+        """Keep a line for what became of a task."""
+        relay, _, host = task.route.partition("/")
+        self._keep(task.slot, task.job.label, task.target, outcome, (relay, host or None))
+
+    def write(self) -> None:
+        """Write the lines kept, as one block; a full disk is said, and delivers on."""
+        if not self._lines or self._file is None:
+            return
+        lines, self._lines = self._lines, []
+        try:
+            os.write(self._file, ("\n".join(lines) + "\n").encode())
+        except OSError as error:
+            metrics.count("delivery_log_lost", len(lines))
+            log.error("delivery_log_lost", lines=len(lines), path=self._path, why=error.strerror)
+
+    def _keep(
+        self,
+        slot: Slot,
+        label: str | None,
+        recipient: str,
+        outcome: Outcome,
+        to: tuple[str, str | None],
+    ) -> None:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "id": slot.id,
+            "label": label,
+            "to": recipient,
+            "outcome": outcome.fate.value,
+            "relay": to[0],
+            "host": to[1],
+            "phase": outcome.phase,
+            "reply": outcome.text,
+            "tries": slot.state.tries + 1,
+            "maybe_duplicate": outcome.maybe_duplicate or None,
+        }
+        self._lines.append(
+            json.dumps({key: value for key, value in line.items() if value is not None})
+        )
