@@ -139,7 +139,8 @@ class TaskRoute(Route):
 
         None: it goes on. `asked_s`: for how long the host itself has asked.
         """
-        if outcome.blame is not Blame.HOST and outcome.code not in _SLOW_DOWN:
+        is_its_fault = outcome.blame in (Blame.HOST, Blame.BOTH) or outcome.code in _SLOW_DOWN
+        if not is_its_fault:
             self._is_well_again(now)
             return None
         self.error = outcome.text

@@ -66,7 +66,7 @@ class Lanes:
         self.stranded = stranded
         self.split = split
         self.is_draining = False
-        self.bytes_in_hand = 0
+        self.bytes_in_hand = self.tasks_in_hand = 0
         self.bytes_of: Counter[str] | None = None  # by list, where there are several
         self.weights = dict(settings.queues)
         self._total_weight = sum(self.weights.values())
@@ -89,7 +89,6 @@ class Lanes:
         self.lanes: list[Lane] = []
         self.routes: dict[str, Route] = {}
         self.guests: dict[str, Route] = {}  # of tasks, which have no lanes
-        self.tasks_in_hand = 0
         self.directs: dict[str, Direct] = {}
         self.limited = Limited(limiter, self)
         self._relays: list[Route] = []  # routes, without those to sites
@@ -120,9 +119,8 @@ class Lanes:
             lanes = []
             for member in relay.members:
                 terms = Terms(member, relay, settings)
-                lane = known.get((relay.name, f"{member.host}:{member.port}"))
-                if lane is None:
-                    lane = Lane(terms, self)
+                name = f"{member.host}:{member.port}"
+                lane = known.get((relay.name, name)) or Lane(terms, self)
                 if lane not in self.lanes:
                     self.lanes.append(lane)
                 lane.terms = lane.ways.terms = terms

@@ -85,7 +85,7 @@ def web_host() -> Iterator[Web]:
     web = Web()
     server = pywsgi.WSGIServer(("127.0.0.1", 0), web, log=None, error_log=None)
     server.start()
-    web.port = server.server_port
+    web.port = int(server.server_port or 0)
     try:
         yield web
     finally:
