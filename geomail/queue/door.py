@@ -17,7 +17,7 @@ import msgspec
 
 from geomail.queue.keys import Keys
 from geomail.queue.link import Connection, Script, Word
-from geomail.queue.records import JobState, encode_state
+from geomail.queue.records import JobState, encode_state, parse_job
 
 _PUSH, _OUTCOME = Script("push"), Script("outcome")
 _PIECE_JOBS, _PIECE_BYTES = 500, 1_000_000
@@ -66,16 +66,25 @@ def outcome(desk: Connection, keys: Keys, job_id: str) -> dict[str, Any] | None:
     """Say what became of a job, or None when nothing is known of it."""
     whole = job_id.partition("/")[0]
     names = (keys.jobs, keys.delayed, keys.dead, *keys.outcomes)
-    *lines, due_ms, died_ms, waits, parts = desk.run(_OUTCOME, names, (whole,))
+    *lines, due_ms, died_ms, waits, parts, header = desk.run(_OUTCOME, names, (whole,))
     ends = _ends(b"\n".join(filter(None, lines)))
     if due_ms:
-        return {"outcome": "delayed", "due_ms": int(float(due_ms))}
+        return {"outcome": "delayed", "due_ms": int(float(due_ms)), **_remembered(header)}
     dead = sum(end["outcome"] == "dead" for end in ends)
     if waits and not died_ms and (not parts or int(parts) > dead):
-        return {"outcome": "waiting"}
+        return {"outcome": "waiting", **_remembered(header)}
     if died_ms and not ends:
         return {"outcome": "dead", "at_ms": int(float(died_ms))}
     return _summed_up(ends)
+
+
+def _remembered(header: bytes) -> dict[str, Any]:
+    """Return what is known of the tries so far."""
+    if not header:
+        return {}
+    _, _, state, _ = parse_job(header + b"\n")
+    facts = {"tries": state.tries, "last": state.last, "rcpt": state.rcpt}
+    return {field: fact for field, fact in facts.items() if fact}
 
 
 def _ends(lines: bytes) -> list[dict[str, Any]]:

@@ -1,0 +1,254 @@
+"""What the HTTP door is asked about messages: to take one, to take many, to tell of one. No socket.
+
+    POST one     202 {"id": …}, or why not
+    POST many    a line for each line, in their order: {"id": …} or {"error": …, "line": n}
+    GET one      its state, and what is known of it
+
+A line that can't be a job has an error of its own, and the rest goes on. Lines are taken as they
+come, some hundreds in one push, and nothing is held but what has come of them since the last one;
+one that is too long is passed over without being held. An Idempotency-Key becomes the `dedupe_key`
+of the job, and with many `KEY/n` that of line n, so the same request may be sent twice.
+
+Promised: an id stands in an answer only when Redis has the job. Not promised: that there is an
+answer for what Redis has; a client that lost it sends again with the same key.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from geomail import job
+from geomail.errors import PayloadError
+from geomail.intake.gate import Gate, Refused
+from geomail.intake.space import Place
+from geomail.job.payload import MAX_BYTES
+
+NOT_KNOWN = "not known: never taken, or ended more than a day ago"
+CROWDED = "too much is coming at once (memory_mb): send again in a second"
+_PUSH_JOBS, _PUSH_BYTES = 500, 1_000_000
+_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")
+_KEY = re.compile(r'"?([!#-~]{1,200})"?')
+_STATES = {"waiting": "queued"}
+_encode = msgspec.json.encode
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A status, what is said, and what stands in the head besides."""
+
+    status: int
+    body: object
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+def fault(status: int, why: str, *fields: tuple[str, str]) -> Answer:
+    """Return the answer that says what is wrong."""
+    return Answer(status, {"error": why}, fields)
+
+
+def later(status: int, why: str, retry_after_s: float) -> Answer:
+    """Return the answer to a client that should come back after so many seconds."""
+    return fault(status, why, ("Retry-After", str(max(1, math.ceil(retry_after_s)))))
+
+
+def too_many(gate: Gate) -> Answer | None:
+    """Return the answer to whoever brings jobs while too many wait; None when they are welcome."""
+    if gate.pressure == "ok":
+        return None
+    return later(429, _high(gate), gate.retry_after_s)
+
+
+def read_key(text: str) -> str:
+    """Return the key of an Idempotency-Key field; raises PayloadError."""
+    found = _KEY.fullmatch(text)
+    if found is None:
+        raise PayloadError("Idempotency-Key: 1 to 200 printable characters expected, no spaces")
+    return found[1]
+
+
+def take_one(gate: Gate, payload: bytes, key: str | None) -> Answer:
+    """Take one job."""
+    try:
+        ready = _readied(gate, payload, key)
+        [job_id] = gate.submit([ready])
+    except PayloadError as error:
+        return fault(400, str(error))
+    except Refused as refusal:
+        return later(503, str(refusal), refusal.retry_after_s)
+    return Answer(202, {"id": job_id}, (("Location", f"/v1/messages/{job_id}"),))
+
+
+def tell_of(gate: Gate, job_id: str) -> Answer:
+    """Tell what became of a job."""
+    try:
+        found = gate.outcome(job_id)
+    except Refused as refusal:
+        return later(503, str(refusal), refusal.retry_after_s)
+    if found is None:
+        return fault(404, NOT_KNOWN)
+    return Answer(200, {"id": job_id, **_told(found)}, (("Cache-Control", "no-store"),))
+
+
+def broken_off(why: str) -> bytes:
+    """Return the last line of answers that end before the lines do."""
+    return _encode({"error": f"{why}: what follows was not taken"}) + b"\n"
+
+
+class Many:
+    """Lines with a job each. What `feed` and `end` give is to be sent to the client."""
+
+    def __init__(self, gate: Gate, key: str | None, place: Place, most_bytes: int) -> None:
+        """`place`: for what is held; `most_bytes`: of one line."""
+        self.lines = 0
+        self._gate = gate
+        self._place = place
+        self._key = key
+        self._most_bytes = most_bytes
+        self._begun: list[bytes] = []  # of a line whose end has not come
+        self._begun_bytes = 0
+        self._fault: str | None = None  # of that line
+        self._ready: list[bytes] = []
+        self._ready_bytes = 0
+        self._answers: list[bytes | None] = []  # None: the id of the next that is ready
+        self._refusal: Refused | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take what has come; yield answers when Redis has what they are about."""
+        first, *others = data.split(b"\n")
+        self._hold(first)
+        for start in others:
+            yield from self._end_line()
+            self._hold(start)
+        yield from self._push()
+
+    def end(self) -> Iterator[bytes]:
+        """Take the last line, which may have no end."""
+        yield from self._end_line()
+        yield from self._push()
+
+    def _hold(self, data: bytes) -> None:
+        """Hold what there is of a line, unless it can't be taken already."""
+        size = self._begun_bytes = self._begun_bytes + len(data)
+        if self._fault is None:
+            if size > self._most_bytes:
+                self._fault = f"a job has at most {self._most_bytes:,} bytes (door_max_mb)"
+            elif not self._place.grow_to(size + self._ready_bytes):
+                self._fault = CROWDED
+        if self._fault is None:
+            self._begun.append(data)
+        else:
+            self._begun.clear()
+
+    def _end_line(self) -> Iterator[bytes]:
+        begun, fault = self._begun, self._fault
+        self._begun, self._begun_bytes, self._fault = [], 0, None
+        self.lines += 1
+        if fault is not None:
+            self._refuse(fault)
+        elif line := (begun[0] if len(begun) == 1 else b"".join(begun)).strip():
+            self._take(line)
+        if len(self._answers) >= _PUSH_JOBS or self._ready_bytes >= _PUSH_BYTES:
+            yield from self._push()
+
+    def _take(self, line: bytes) -> None:
+        key = None if self._key is None else f"{self._key}/{self.lines}"
+        try:
+            ready = _readied(self._gate, line, key)
+        except PayloadError as error:
+            self._refuse(str(error))
+            return
+        self._ready.append(ready)
+        self._ready_bytes += len(ready)
+        self._answers.append(None)
+
+    def _refuse(self, why: str) -> None:
+        self._answers.append(_encode({"error": why, "line": self.lines}) + b"\n")
+
+    def _push(self) -> Iterator[bytes]:
+        """Put what is ready on the queue, and yield the answers in order."""
+        if not self._answers:
+            return
+        answers, ready = self._answers, self._ready
+        self._answers, self._ready, self._ready_bytes = [], [], 0
+        taken = iter(self._submit(ready))
+        self._place.clear()
+        yield b"".join([next(taken) if answer is None else answer for answer in answers])
+
+    def _submit(self, ready: Sequence[bytes]) -> list[bytes]:
+        refusal = self._refusal or self._pressed()
+        if refusal is None:
+            try:
+                return [b'{"id":"%b"}\n' % one.encode() for one in self._gate.submit(ready)]
+            except Refused as error:
+                refusal = self._refusal = error  # what follows would wait as long, and in vain
+        told = {"error": str(refusal), "retry_after_s": math.ceil(refusal.retry_after_s)}
+        return [_encode(told) + b"\n"] * len(ready)
+
+    def _pressed(self) -> Refused | None:
+        gate = self._gate
+        return None if gate.pressure == "ok" else Refused(_high(gate), gate.retry_after_s)
+
+
+def _high(gate: Gate) -> str:
+    return f"{gate.depth:,} jobs wait, more than high_water allows: send again later"
+
+
+def _readied(gate: Gate, payload: bytes, key: str | None) -> bytes:
+    """Return the payload as it goes on the queue; raises PayloadError."""
+    start = _OBJECT.match(payload)
+    if start is None:
+        hint = "; for many, send application/x-ndjson" if payload.lstrip()[:1] == b"[" else ""
+        begins = f"it begins with {payload[:20]!r}" if payload else "the body is empty"
+        raise PayloadError(f"a JSON object expected, {begins}{hint}")
+    if key is None:
+        gate.check(payload)
+        return payload
+    own = job.decode(payload).dedupe_key
+    if own is not None:
+        if own == key:
+            return payload
+        raise PayloadError("both `dedupe_key` and an Idempotency-Key are given: keep one")
+    at = start.end()
+    ready = b'%b"dedupe_key":%b,%b' % (payload[:at], json.dumps(key).encode(), payload[at:])
+    if len(ready) > MAX_BYTES:
+        raise PayloadError(
+            f"a job of at most {MAX_BYTES - len(ready) + len(payload):,} bytes expected"
+        )
+    return ready
+
+
+def _told(found: dict[str, Any]) -> dict[str, Any]:
+    """Return an outcome in the words of the API; what is not known is left out."""
+    what = found["outcome"]
+    told = {
+        "state": _STATES.get(what, what),
+        "at": _moment(found.get("at_ms")),
+        "due": _moment(found.get("due_ms")),
+        "tries": _tries(found),
+        "last_reply": found.get("last"),
+        "reason": found.get("reason"),
+        "recipients": found.get("rcpt"),
+        "parts": [_told(part) for part in found.get("parts", ())] or None,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _tries(found: dict[str, Any]) -> int | None:
+    """Return how many tries there were; what is remembered of a job does not count its last one."""
+    if found["outcome"] == "delivered":
+        return int(found.get("tries", 0)) + 1
+    return found.get("tries")
+
+
+def _moment(at_ms: int | None) -> str | None:
+    if at_ms is None:
+        return None
+    return (
+        datetime.fromtimestamp(at_ms / 1000, UTC)
+        .isoformat(timespec="seconds")
+        .replace("+00:00", "Z")
+    )
