@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
-from geomail import log
+from geomail import log, metrics
 from geomail.carriers.routes import CALL, URL, TaskRoute
 from geomail.carriers.task import Task
 from geomail.config import Settings
@@ -32,6 +32,7 @@ from geomail.errors import PayloadError
 from geomail.job import CallTask, HttpTask
 
 if TYPE_CHECKING:
+    from geomail.carriers.calls import Calls
     from geomail.carriers.requests import Requests
 
 _MOST_ROUTES = 2_000
@@ -110,10 +111,11 @@ class Carriers:
         report: Report,
         give_back: Callable[[list[Task]], None],
     ) -> None:
-        """Take tasks beside the mail of `house`.
+        """Take tasks beside the mail of `house`; what may be called is imported now.
 
         `report` gets the outcome of each, and how many seconds its host wants to be left alone;
-        `give_back` gets what can't be kept, for another place or another time.
+        `give_back` gets what can't be kept, for another place or another time. Raises ConfigError
+        where what may be called can't be had.
         """
         self.met = 0  # ever
         self.is_draining = False
@@ -122,6 +124,7 @@ class Carriers:
         self._report = report
         self._give_back = give_back
         self._requests: Requests | None = None
+        self._caller: Calls | None = None
         self._url = Places(settings.url_concurrency, self._strand)
         self._calls = Places(settings.task_processes, self._strand)
         self._rest = Event()
@@ -131,11 +134,17 @@ class Carriers:
 
     def configure(self, settings: Settings) -> None:
         """Take new settings; hosts that were left alone are tried at once."""
+        if self._caller is not None:
+            self._caller.configure(settings)
+        elif settings.has_calls:
+            from geomail.carriers.calls import Calls  # 20 ms, for who needs it alone
+
+            self._caller = Calls(settings)
         self._settings = settings
         if self._requests is not None:
             self._requests.configure(settings)
         elif settings.url_hosts:
-            from geomail.carriers.requests import Requests  # 60 ms, for who needs it alone
+            from geomail.carriers.requests import Requests
 
             self._requests = Requests(settings)
         self._url.most, self._calls.most = settings.url_concurrency, settings.task_processes
@@ -153,14 +162,20 @@ class Carriers:
         """Return how many more tasks can be used soon."""
         now = time.monotonic()
         room = self._url.room(now) if self._settings.url_hosts else 0
-        if self._settings.tasks or self._settings.commands:
+        if self._settings.has_calls:
             room += self._calls.room(now)
         return room
 
     def route_of(self, job: HttpTask | CallTask) -> TaskRoute:
         """Return where a task goes. Raises PayloadError with the reason why it is dead."""
         if isinstance(job, CallTask):
-            raise PayloadError("call tasks are understood, but this release can't run them")
+            if self._caller is None:
+                raise PayloadError(
+                    "calls are off: set tasks, or [task.NAME], to what may be called"
+                )
+            if reason := self._caller.reason_against(job):
+                raise PayloadError(reason)
+            return self._route(self._calls, CALL)
         if self._requests is None:
             raise PayloadError("URL tasks are off: set url_hosts to the hosts that may be asked")
         reason = self._requests.reason_against(job)
@@ -195,6 +210,8 @@ class Carriers:
         for route in self._routes():
             for task in tuple(route.active):
                 self._let_go(route, task)
+        if self._caller is not None:
+            self._caller.stop(0.0)
         if self._requests is not None:
             self._requests.close()
         return left
@@ -225,14 +242,20 @@ class Carriers:
             return  # given back by a drain
         self._let_go(route, task)
         self._judge(route, outcome, began=began, asked_s=asked_s)
-        self._report(task, outcome, asked_s)
+        if outcome.fate is Fate.AGAIN:
+            self._give_back([task])
+        else:
+            self._report(task, outcome, asked_s)
 
     def _do(self, task: Task) -> tuple[Outcome, float | None]:
         job, slot = task.job, task.slot
-        if isinstance(job, CallTask) or self._requests is None:
-            raise TypeError(f"{type(job).__name__}: nobody is there to do it")
-        answer = self._requests.fetch(job, job_id=slot.id, is_callback=slot.state.callback)
-        return answer.outcome, answer.again_in_s
+        if isinstance(job, HttpTask) and self._requests is not None:
+            metrics.count("urls")
+            answer = self._requests.fetch(job, job_id=slot.id, is_callback=slot.state.callback)
+            return answer.outcome, answer.again_in_s
+        if isinstance(job, CallTask) and self._caller is not None:
+            return self._caller.call(job, job_id=slot.id, tries=slot.state.tries), None
+        raise TypeError(f"nobody is there for {type(job).__name__}")
 
     def _judge(
         self, route: TaskRoute, outcome: Outcome, *, began: float, asked_s: float | None
@@ -243,8 +266,6 @@ class Carriers:
             route.failed += 1
         now = time.monotonic()
         chance = random.random()  # noqa: S311 - jitter is no secret
-        if route.name == CALL:
-            return
         pause_s = route.note(outcome, began=began, now=now, chance=chance, asked_s=asked_s)
         if pause_s is not None:
             self._strand(route)

@@ -9,8 +9,8 @@ is ready waits here, and carriers.py starts it. A host that fails is left alone:
     the pause over  one task finds out whether the host is back
     any answer      all of it is forgotten
 
-Tries that were under way together fail together, and count once. Of the calls none is anybody's
-fault but their own: that route is never closed.
+Tries that were under way together fail together, and count once. The host of calls is this machine:
+it fails where no process can be made.
 """
 
 from collections import deque
@@ -139,8 +139,8 @@ class TaskRoute(Route):
 
         None: it goes on. `asked_s`: for how long the host itself has asked.
         """
-        is_its_fault = outcome.blame in (Blame.HOST, Blame.BOTH) or outcome.code in _SLOW_DOWN
-        if not is_its_fault:
+        is_told_off = self.relay == URL and outcome.code in _SLOW_DOWN
+        if outcome.blame not in (Blame.HOST, Blame.BOTH) and not is_told_off:
             self._is_well_again(now)
             return None
         self.error = outcome.text

@@ -236,9 +236,14 @@ class Settings:
         return self.processes > 1 and not self.process
 
     @property
+    def has_calls(self) -> bool:
+        """True when there is something that may be called."""
+        return bool(self.tasks or self.commands)
+
+    @property
     def has_tasks(self) -> bool:
         """True when there are URL tasks or calls that may be done."""
-        return bool(self.url_hosts or self.tasks or self.commands)
+        return bool(self.url_hosts) or self.has_calls
 
     def again(self) -> "Settings":
         """Return the settings as they are now, the file read once more (SIGHUP); Redis stays.

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from gevent.event import Event
 
 from geomail import log, metrics
-from geomail.carriers.routes import CALL
 from geomail.carriers.task import Task
 from geomail.config import Settings
 from geomail.delivery.delivery import Delivery
@@ -98,10 +97,8 @@ class Settler:
             asked_s=asked_s or 0.0,
         )
         self._journal.append(task.queue.name, record)
-        if type(record) is Done:
-            metrics.count("calls" if task.route == CALL else "urls")
-        else:
-            metrics.count(_COUNTERS[type(record)])
+        metrics.count(_COUNTERS[type(record)])
+        if type(record) is not Done:
             _log_trouble(task.slot, task.job, record, outcome, task.route.partition("/")[2])
         if self.delivery_log.is_wanted:
             self.delivery_log.note_task(task, outcome)
