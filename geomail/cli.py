@@ -99,6 +99,8 @@ def _run(_given: Given, settings: Settings) -> int:
     _require_relays(settings)
     if settings.process and os.getppid() != settings.parent:
         raise GeomailError("the parent of this worker has gone")
+    if settings.max_messages and not settings.process and not settings.burst:
+        _complain("warning: max_messages ends a lone worker for good; of 2 each is replaced", 0)
     from geomail import worker
     from geomail.queue import embedded
 

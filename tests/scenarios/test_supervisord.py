@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -39,9 +39,9 @@ def control(stage: Stage, needs_program: Callable[[str], str]) -> Iterator[Contr
     config = stage.folder / "supervisord.conf"
     running: list[Process] = []
 
-    def run(*words: str, relay: str | None = None) -> str:
+    def run(*words: str, relay: str | None = None, **settings: object) -> str:
         if relay is not None:
-            _write(stage, config, relay)
+            _write(stage, config, relay, settings)
             running.append(_started(stage, daemon, config))
         command = [control, "-c", str(config), *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -55,9 +55,10 @@ def control(stage: Stage, needs_program: Callable[[str], str]) -> Iterator[Contr
             process.wait()
 
 
-def _write(stage: Stage, config: Path, relay: str) -> None:
+def _write(stage: Stage, config: Path, relay: str, settings: Mapping[str, object]) -> None:
     """Write supervisord's own settings, and the program with geomail's place and log put in."""
-    given = {"redis": stage.server.url, "data": stage.folder / "data", "relay": relay, **QUICK}
+    given = {"redis": stage.server.url, "data": stage.folder / "data", "relay": relay}
+    given |= {**QUICK, **settings}
     environment = ",".join(f'GEOMAIL_{key.upper()}="{value}"' for key, value in given.items())
     config.write_text(_DAEMON.format(folder=stage.folder, environment=environment))
     program = (SCRIPTS / "geomail.supervisord.conf").read_text()
@@ -112,6 +113,23 @@ def test_it_is_left_alone_when_its_settings_cannot_be_used(stage: Stage, control
     assert _log(stage).count("spawned: 'geomail'") == 1
     assert "exit status 2; expected" in _log(stage)
     assert "smtp://" in (stage.folder / "geomail.err").read_text()
+
+
+def test_workers_retire_behind_one_pid_until_it_is_stopped(stage: Stage, control: Control) -> None:
+    host, pidfile = stage.host(delay_s=0.01), stage.folder / "geomail.pid"
+    habits = {"processes": 2, "max_messages": 300, "concurrency": 4, "pidfile": pidfile}
+    control("status", relay=host.url, **habits)
+    until(lambda: pidfile.exists() and pidfile.read_text())
+    stage.push(map(mail, range(2_000)))
+    until(stage.is_clean)
+    once_each(host.arrivals(), users(2_000))
+    said = (stage.folder / "geomail.err").read_text()
+    assert said.count(" retiring ") >= 3
+    assert "process_ended" not in said
+    assert control("pid", "geomail").strip() == pidfile.read_text().strip()
+    assert stage.ask("stop", pidfile=pidfile) == "geomail has ended\n"
+    until(lambda: "EXITED" in control("status"))
+    assert "exit status 0; expected" in _log(stage)
 
 
 def _log(stage: Stage) -> str:
