@@ -1,0 +1,135 @@
+"""Mail that programs send to the SMTP door: it arrives as it was sent, and no kill loses one."""
+
+import random
+import smtplib
+import socket
+import time
+from contextlib import suppress
+from itertools import count
+from typing import IO
+
+import gevent
+import pytest
+
+from scenarios.stage import Process, Stage, free_port, until
+
+ALL_BYTES = bytes(byte for byte in range(256) if byte not in b"\r\n")
+BODIES = [
+    *[b"", b"\r\n", b".\r\n", b"..\r\n.\r\n", b"no end of line", b"one\r\n.two\r\n...three\r\n"],
+    *[ALL_BYTES + b"\r\n", (b"." * 998 + b"\r\n") * 3, "Grüße aus Österreich\r\n".encode() * 5000],
+]
+
+
+def door_of(stage: Stage, port: int) -> Process:
+    """Start a process that does nothing but listen."""
+    process = stage.geomail("listen", "--smtp", f"127.0.0.1:{port}")
+    process.says("listening door=smtp")
+    return process
+
+
+def letter(number: int, body: bytes) -> bytes:
+    head = f"Subject: {number}\r\nDate: Thu, 01 Jan 1970 00:00:00 +0000\r\nMessage-ID: <{number}@x>"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def content_of(mail: bytes) -> bytes:
+    """Return what stands behind the field of the door, which has three lines."""
+    assert mail.startswith(b"Received: from me.example ([127.0.0.1])\r\n\tby ")
+    return mail.split(b"\r\n", 3)[3]
+
+
+def test_what_arrives_is_what_was_sent(stage: Stage) -> None:
+    port = free_port()
+    door_of(stage, port)
+    host = stage.host(keeps=True)
+    worker = stage.worker(relay=host)
+    worker.says("running")
+    with smtplib.SMTP("127.0.0.1", port, local_hostname="me.example", timeout=20) as client:
+        for number, body in enumerate(BODIES):
+            to = [f"u{number}@y.example", f"v{number}@y.example"]
+            client.sendmail("", to, letter(number, body), mail_options=["BODY=8BITMIME"])
+    host.has_taken(len(BODIES))
+    for mail in host.look():
+        number = int(mail.id.strip("<>").partition("@")[0])
+        body = BODIES[number]
+        whole = body + b"\r\n" if body and not body.endswith(b"\r\n") else body
+        assert mail.to == [f"u{number}@y.example", f"v{number}@y.example"]
+        assert mail.sender == ""
+        assert content_of(mail.content) == letter(number, whole)
+    assert len({mail.id for mail in host.look()}) == len(BODIES)
+
+
+def test_a_mail_by_chunks_without_a_last_line_end(stage: Stage) -> None:
+    port = free_port()
+    door_of(stage, port)
+    content = letter(1, b"one\r\n.two")
+    with socket.create_connection(("127.0.0.1", port), 20) as client:
+        client.sendall(b"EHLO me.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n")
+        client.sendall(b"BDAT %d LAST\r\n" % len(content) + content + b"QUIT\r\n")
+        while client.recv(4096):
+            pass
+    host = stage.host(keeps=True)
+    stage.burst(relay=host)
+    [mail] = host.look()
+    assert content_of(mail.content) == content + b"\r\n"
+
+
+class Sender:
+    """Sends mails for ever, each as a pipelining client does, and remembers what was answered."""
+
+    numbers = count()
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.acknowledged: list[str] = []
+        self.sent = 0
+
+    def run(self) -> None:
+        """Go on, over one connection after the other."""
+        while True:
+            with suppress(OSError):
+                self._talk()
+            gevent.sleep(0.01)
+
+    def _talk(self) -> None:
+        with socket.create_connection(("127.0.0.1", self._port), 20) as sock:
+            replies = sock.makefile("rb")
+            sock.sendall(b"HELO me.example\r\n")
+            _expect(replies, b"220", b"250")
+            while True:
+                recipient = f"u{next(self.numbers)}@y.example"
+                envelope = f"MAIL FROM:<a@x.example>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n"
+                self.sent += 1
+                sock.sendall(envelope.encode())
+                _expect(replies, b"250", b"250", b"354")
+                sock.sendall(letter(1, b"") + b".\r\n")
+                _expect(replies, b"250")
+                self.acknowledged.append(recipient)
+
+
+def _expect(replies: IO[bytes], *codes: bytes) -> None:
+    for code in codes:
+        if not replies.readline().startswith(code):
+            raise ConnectionError
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_door_has_told_no_lie(stage: Stage, seed: int) -> None:
+    """Killed at any moment, again and again: who was told 250 gets delivered."""
+    port = free_port()
+    chance = random.Random(seed)
+    senders = [Sender(port) for _ in range(8)]
+    busy = [gevent.spawn(sender.run) for sender in senders]
+    for _ in range(4):
+        door = door_of(stage, port)
+        before = sum(len(sender.acknowledged) for sender in senders)
+        until(lambda: sum(len(sender.acknowledged) for sender in senders) > before + 50)  # noqa: B023
+        time.sleep(chance.uniform(0, 0.05))  # any moment is right
+        door.kill()
+    gevent.killall(busy)
+    acknowledged = {each for sender in senders for each in sender.acknowledged}
+    host = stage.host()
+    stage.burst("--concurrency", "10", relay=host)
+    arrivals = host.arrivals()
+    assert acknowledged <= arrivals.keys()
+    assert sum(arrivals.values()) == len(arrivals) <= sum(sender.sent for sender in senders)
