@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,50 @@ def test_the_php_producer_makes_a_mail(redis_url: str, php: str) -> None:
     email = the_mail(redis_url)
     assert email.to == [job.Address("ann@example.org", "Ann")]
     assert email.text == "It works."
+
+
+@contextmanager
+def doors(redis_url: str) -> Iterator[Callable[[str], str]]:
+    """Open the doors as the README does, and give what puts their ports into a text."""
+    line = next(line for line in commands() if line.startswith("geomail listen"))
+    found = re.findall(r":(\d+)", line)
+    with ExitStack() as held:
+        free = [held.enter_context(socket.socket()) for _ in found]
+        for each in free:
+            each.bind(("127.0.0.1", 0))
+        ports = {port: str(one.getsockname()[1]) for port, one in zip(found, free, strict=True)}
+
+    def with_ports(text: str) -> str:
+        return re.sub(r"(127\.0\.0\.1[:/])(\d+)", lambda hit: hit[1] + ports[hit[2]], text)
+
+    command = [*shlex.split(with_ports(line)), "--redis", redis_url]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            said = [process.stderr.readline() for _ in found]
+            assert all("listening" in each for each in said), said
+            yield with_ports
+        finally:
+            process.terminate()
+
+
+def test_the_doors_let_mails_in(
+    redis_url: str, needs_program: Callable[[str], str], tmp_path: Path
+) -> None:
+    block = next(block for block in blocks("sh") if "geomail listen" in block)
+    _, curl, echo = block.splitlines()
+    (script,) = blocks("js")
+    place = tmp_path / "producer.mjs"
+    with doors(redis_url) as with_ports:
+        assert needs_program("curl")
+        taken = subprocess.check_output(["bash", "-c", with_ports(curl)], timeout=30)
+        assert json.loads(taken)["id"]
+        place.write_text(with_ports(script) + "console.log(id);\n")
+        said = subprocess.check_output([needs_program("node"), place], timeout=30, text=True)
+        subprocess.run(["bash", "-c", with_ports(echo)], check=True, timeout=30)
+        until(lambda: Queue(Link(redis_url)).counts().waiting == 3)
+        assert Queue(Link(redis_url)).outcome(said.strip()) == {"outcome": "waiting"}
+    assert sorted(mail.recipients[0][:3] for mail in mails(redis_url)) == ["ann", "ann", "bo@"]
 
 
 def mails(redis_url: str) -> list[job.Email]:
