@@ -84,6 +84,8 @@ def take_one(gate: Gate, payload: bytes, key: str | None) -> Answer:
 
 def tell_of(gate: Gate, job_id: str) -> Answer:
     """Tell what became of a job."""
+    if gate.is_away:  # else who asks would wait behind each other
+        return later(503, "Redis does not answer", gate.retry_after_s)
     try:
         found = gate.outcome(job_id)
     except Refused as refusal:
