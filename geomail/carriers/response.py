@@ -26,7 +26,8 @@ from geomail.errors import ProtocolError
 
 _MOST_HEAD = 65_536
 _MOST_LINE = 1_024
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\r\n]*))?")
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([^\r\n]*))?")
+_BEGINNING = b"HTTP/1."
 _END = re.compile(rb"\n\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
@@ -137,6 +138,8 @@ class Response:
         end = found.end() if found else len(self._buffer)
         if end + self._passed > _MOST_HEAD:
             raise ProtocolError("its headers are longer than 64 kB")
+        if self._buffer[:7] != _BEGINNING[:end]:
+            raise ProtocolError("what the host says is no HTTP/1")
         if found is None:
             self._searched = max(0, end - 2)
             return False

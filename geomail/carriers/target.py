@@ -13,6 +13,7 @@ A reason quotes nothing of a URL but its host, because URLs carry secrets.
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, urljoin
 
 from geomail.errors import PayloadError
@@ -82,6 +83,7 @@ def target_of(url: str) -> Target:
     return Target(scheme, host, _PORTS[scheme] if port is None else port, _escaped(path))
 
 
+@lru_cache(maxsize=1024)
 def _place(authority: str) -> tuple[str, int | None]:
     if "@" in authority:
         raise PayloadError(
