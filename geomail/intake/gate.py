@@ -12,6 +12,8 @@ whatever Redis does, or refuses then; the next one tries anew, so doors stay ope
 away. A look at the queue once a second keeps `pressure`, `depth` and `is_away` true to a second,
 and writes `T:pressure`.
 
+`room` and `rates` are what all doors share out among their clients (intake/limits.py).
+
 Not promised: that what was refused is not there. A reply that was lost, or comes too late, leaves a
 job that its client was told to send again; `dedupe_key` in the payload keeps it from going twice.
 """
@@ -26,13 +28,14 @@ from gevent.event import Event
 from geomail import job, log, metrics
 from geomail.config import Settings
 from geomail.errors import GeomailError, RedisAway, RedisUnusable
+from geomail.intake import limits
 from geomail.queue import Link, Queue
 from geomail.queue.gauge import Gauge, Pressure
 
-PATIENCE_S = 10.0
+PATIENCE_S = 5.0  # and as long again for the answer to the last try
 _FLIGHT_JOBS, _FLIGHT_BYTES = 500, 1_000_000  # one push of queue/door.py
 _LOOK_S, _LOOK_TIMEOUT_S = 1.0, 3.0
-_MOST_LATE_S = 3 * PATIENCE_S
+_MOST_LATE_S = 6 * PATIENCE_S
 _RETRY_AWAY_S, _RETRY_HIGH_S = 10.0, 30.0
 
 
@@ -71,6 +74,8 @@ class Gate:
         self.pressure: Pressure = "ok"
         self.is_away = False
         """Whether Redis did not answer when it was last asked."""
+        self.room = limits.room_of(settings)
+        self.rates = limits.Rates(settings.door_rate)
         self._high_water = settings.high_water
         self._queue = Queue(link, self.queue)
         self._gauge = Gauge(link, self.queue)

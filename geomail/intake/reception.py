@@ -6,7 +6,7 @@ likes with the socket, which is closed when it returns or raises.
 
     reception = Reception(converse, most=…, tls=…, farewell=b"…")
     reception.start(listener)
-    reception.stop(grace_s)      nobody new; `is_leaving` is set; cut after grace_s
+    reception.stop(grace_s)      nobody new; `leaving` is set; cut after grace_s
 
 `stop` ends reading for all conversations (a shutdown of the receiving half), so that a wait for
 more returns b"" as if the client had closed; bytes that have come are read before that.
@@ -23,6 +23,7 @@ from contextlib import suppress
 from ssl import SSLContext
 
 import gevent
+from gevent.event import Event
 
 from geomail import log, metrics
 
@@ -44,7 +45,7 @@ class Reception:
         farewell: bytes,
         tls: SSLContext | None = None,
     ) -> None:
-        self.is_leaving = False
+        self.leaving = Event()
         self._converse = converse
         self._most = most
         self._farewell = farewell
@@ -65,7 +66,7 @@ class Reception:
 
     def stop(self, grace_s: float) -> None:
         """Accept no more; end reading, wait until all have gone, and cut those that have not."""
-        self.is_leaving = True
+        self.leaving.set()
         if self._accepting is not None:
             self._accepting.kill()
         if self._listener is not None:

@@ -281,7 +281,7 @@ class Stage:
 
     def is_clean(self) -> bool:
         """Return whether nothing of any job is left in Redis."""
-        of_workers = (b":stats", b":workers", b":hosts", b":ceiling")
+        of_workers = (b":stats", b":workers", b":hosts", b":ceiling", b":pressure", b":nudge")
         kept = {key for key in self.redis.keys("*") if not key.endswith(of_workers)}
         return not [key for key in kept if b":open:" not in key]
 
