@@ -122,10 +122,12 @@ def smtp_source(port: int, *, count: int, size: int, concurrency: int) -> float:
 
 
 @contextmanager
-def worker(folder: Path, flags: Sequence[str], *, config: str = "") -> Iterator[Worker]:
-    """Run a worker on its own core."""
+def worker(
+    folder: Path, flags: Sequence[str], *, config: str = "", home: Path | None = None
+) -> Iterator[Worker]:
+    """Run a worker on its own core; `home`: where another revision's package lies."""
     flags = [*flags, "--from", SENDER]
-    with Worker(folder / "worker", flags, config=config) as process:
+    with Worker(folder / "worker", flags, config=config, home=home) as process:
         pin(process.pid, WORKERS_CORE)
         yield process
 

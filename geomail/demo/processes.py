@@ -74,9 +74,14 @@ class Catcher:
 
 
 class Worker:
-    """A `geomail run` with `flags`; its files are in `folder`, `config` is its geomail.toml."""
+    """A `geomail run` with `flags`; its files are in `folder`, `config` is its geomail.toml.
 
-    def __init__(self, folder: Path, flags: Sequence[str], *, config: str = "") -> None:
+    `home`: where the package lies that it is to run; None: where ours does.
+    """
+
+    def __init__(
+        self, folder: Path, flags: Sequence[str], *, config: str = "", home: Path | None = None
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self._log = folder / "worker.log"
         (folder / "geomail.toml").write_text(config)
@@ -85,7 +90,7 @@ class Worker:
             command = [sys.executable, "-m", "geomail", "run", *flags, *own]
             out = log.fileno()
             self._process = _spawn(
-                command, folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                command, folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, home=home
             )
         self.pid = self._process.pid
 
@@ -130,12 +135,18 @@ class Worker:
 
 
 def _spawn(
-    command: Sequence[str], folder: Path, *, stdin: int, stdout: int, stderr: int
+    command: Sequence[str],
+    folder: Path,
+    *,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    home: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=_environment(),
+        env=_environment(home or Path(geomail.__file__).parent.parent),
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
@@ -143,11 +154,11 @@ def _spawn(
     )
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment for a child: no setting of geomail's, and this very package."""
+def _environment(home: Path) -> dict[str, str]:
+    """Return the environment for a child: no setting of geomail's, and the package in `home`."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("GEOMAIL_")}
-    home = str(Path(geomail.__file__).parent.parent)
-    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [home, environ.get("PYTHONPATH")]))
+    places = filter(None, [str(home), environ.get("PYTHONPATH")])
+    environ["PYTHONPATH"] = os.pathsep.join(places)
     return environ
 
 
