@@ -7,6 +7,7 @@ Rate and CPU time are those of the mails settled in between; Python's start is n
 first round trips of a connection would count too, the looks lie in the middle of the work instead.
 """
 
+import base64
 import functools
 import json
 import os
@@ -132,12 +133,15 @@ def worker(
         yield process
 
 
-def push(queue: Queue, count: int, *, size: int, relays: Sequence[str] = ("",)) -> None:
+def push(
+    queue: Queue, count: int, *, size: int, relays: Sequence[str] = ("",), kind: str = "text"
+) -> None:
     """Push `count` mails with bodies of `size` bytes to each of `relays`, by turns."""
+    make = KINDS[kind]
     body = text_of(size)
     for first in range(0, count, _PUSH_AT_ONCE):
         numbers = range(first, min(count, first + _PUSH_AT_ONCE))
-        queue.push([mail(number, body, relay) for number in numbers for relay in relays])
+        queue.push([make(number, body, relay) for number in numbers for relay in relays])
 
 
 def mail(number: int, body: str, relay: str = "", *, domain: str = "example.com") -> bytes:
@@ -145,6 +149,27 @@ def mail(number: int, body: str, relay: str = "", *, domain: str = "example.com"
     to = {f"demo+{number}@{domain}": "Ada Lovelace"}
     fields = {"to": to, "subject": f"Your order {number}", "body": body}
     return json.dumps(fields | ({"relay": relay} if relay else {})).encode()
+
+
+def both(number: int, body: str, relay: str = "") -> bytes:
+    """Return the payload of a mail with text and html, half of `body` each, and non-ASCII."""
+    half = body[: len(body) // 2]
+    fields = {"to": [{"email": f"demo+{number}@example.com", "name": "Jörg Müller"}]}
+    fields |= {"subject": f"Ihre Bestellung {number}: schöne Grüße", "text": half + "Grüße\n"}
+    fields |= {"html": f"<p>{half}</p>\n<p>Grüße</p>\n"}
+    return json.dumps(fields | ({"relay": relay} if relay else {}), ensure_ascii=False).encode()
+
+
+def attached(number: int, body: str, relay: str = "") -> bytes:
+    """Return the payload of a mail with a short text, and `body` attached in base64."""
+    fields = {"to": f"demo+{number}@example.com", "subject": f"Your order {number}"}
+    fields |= {"text": "See there.\n"}
+    content = base64.b64encode(body.encode()).decode()
+    fields |= {"attachments": [{"filename": "order.pdf", "content": content}]}
+    return json.dumps(fields | ({"relay": relay} if relay else {})).encode()
+
+
+KINDS = {"text": mail, "both": both, "attachment": attached}
 
 
 def message(size: int) -> bytes:

@@ -1,6 +1,7 @@
 """Mails a second through one worker, beside Postfix's smtp-source on the same sink.
 
-    python bench/throughput.py [--count 100000] [--size 1024] [--runs 5] [--concurrency 20]
+    python bench/throughput.py [--count 100000] [--size 1024] [--kind text|both|attachment]
+                               [--runs 5] [--concurrency 20]
     python bench/throughput.py --against-nothing      one run of 20,000, for development
 
 A run of geomail: a fresh append-only Redis, a backlog of JSON payloads with text bodies of SIZE
@@ -14,6 +15,9 @@ slower slows both.
 smtp-sink keeps no ids, and writing each mail to a file (its -D) would be what is measured. So none
 lost, none twice is looked at in a run of its own: 20,000 mails into geomail's sink, which records
 every recipient. Counted there are distinct recipients, and those that came more than once.
+
+Kinds of mail: `text`; `both`, text and html with non-ASCII names, words and subject, SIZE in both
+together; `attachment`, SIZE bytes in base64 behind a short text. smtp-source sends a text always.
 """
 
 import argparse
@@ -55,6 +59,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--kind", choices=list(stand.KINDS), default="text")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=20)
     parser.add_argument("--against-nothing", action="store_true")
@@ -63,7 +68,7 @@ def _arguments() -> argparse.Namespace:
 
 def _geomail(port: int, args: argparse.Namespace, number: int) -> stand.Run:
     with stand.fresh_queue() as (queue, url, folder):
-        stand.push(queue, args.count, size=args.size)
+        stand.push(queue, args.count, size=args.size, kind=args.kind)
         flags = ["--relay", f"smtp://127.0.0.1:{port}", "--redis", url]
         with stand.worker(folder, [*flags, "--concurrency", str(args.concurrency)]) as worker:
             run = stand.watch(queue, worker, args.count)
@@ -81,7 +86,7 @@ def _smtp_source(port: int, args: argparse.Namespace, number: int) -> float:
 
 def _verify(count: int, args: argparse.Namespace) -> None:
     with stand.fresh_queue() as (queue, url, folder), Catcher(folder) as catcher:
-        stand.push(queue, count, size=args.size)
+        stand.push(queue, count, size=args.size, kind=args.kind)
         flags = ["--relay", f"smtp://127.0.0.1:{catcher.port}", "--redis", url]
         with stand.worker(folder, [*flags, "--concurrency", str(args.concurrency)]) as worker:
             stand.watch(queue, worker, count)

@@ -1,0 +1,41 @@
+"""The quick set: what a change may have made slower, in under five minutes.
+
+    python bench/quick.py
+
+Each line is one of the benches with few mails and few runs, as anybody could type it: enough to see
+a tenth, too little to publish. `scripts/bench --against REV` compares with another revision, and
+the long forms are in bench/README.md.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+_SET = (
+    "throughput.py --count 30000 --runs 3",
+    "throughput.py --count 20000 --runs 1 --kind both",
+    "throughput.py --count 3000 --runs 1 --size 102400",
+    "idle.py --count 200 --rest 5",
+    "compose.py",
+    "conversation.py --count 20000 --runs 2 --traced 1000",
+    "redis_cost.py --count 20000 --runs 2 --depth 50000 --only cost",
+)
+
+
+def main() -> int:
+    """Run all, one after the other; return 1 when one of them failed."""
+    began, failed = time.monotonic(), []
+    for line in _SET:
+        print(f"\n=== python bench/{line}", flush=True)
+        program, *flags = line.split()
+        if subprocess.run([sys.executable, str(_HERE / program), *flags], check=False).returncode:
+            failed.append(line)
+    print(f"\n{len(_SET)} benches in {time.monotonic() - began:.0f} s", end="")
+    print(f", FAILED: {'; '.join(failed)}" if failed else ", all went well")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
