@@ -60,6 +60,11 @@ class Reception:
         self._accepting = gevent.spawn(self._accept, listener)
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether everybody is to leave."""
+        return self.leaving.is_set()
+
+    @property
     def guests(self) -> int:
         """How many connections there are."""
         return len(self._guests)
