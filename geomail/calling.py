@@ -6,9 +6,9 @@
 
 The template imports the modules once and says which tasks they have marked. After that a call
 costs a fork of a small process. It reads `fork N` with two descriptors, and `kill N`; it says
-`forked N PID`, `nofork N WHY` and `ended N STATUS`. It alone waits for its children, so a number
-is never taken for a process that is gone: the group of one that has ended, or is to be killed, is
-killed before the kernel may give its pid to another.
+`forked N PID`, `nofork N WHY`, `killed N PID` and `ended N STATUS`. It alone waits for its
+children, so a number is never taken for a process that is gone: the group of one that has ended, or
+is to be killed, is killed before the kernel may give its pid to another.
 
 A child gets its requests by its channel: four bytes of length, then JSON. A request with a command
 makes it that program, with the job on its standard input; else it runs the task and says one line
@@ -22,13 +22,10 @@ of its own, and the children end with a template that was killed (without their 
 No gevent, and nothing of the worker's environment named GEOMAIL_…: passwords are not for tasks.
 """
 
-import asyncio
 import atexit
-import ctypes
 import inspect
 import json
 import os
-import select
 import signal
 import socket
 import struct
@@ -36,10 +33,18 @@ import sys
 import tempfile
 import traceback
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
+
+# By name: a module of tasks may have patched theirs by what gevent has for them.
+from os import fork, waitid, waitpid
 from pathlib import Path
+from select import POLLIN, poll
+from signal import set_wakeup_fd
+from signal import signal as handle
+from socket import recv_fds, socketpair
 from typing import IO, Any, NoReturn, Self
 
 from geomail import tasks
@@ -107,12 +112,12 @@ class _Template:
     def run(self) -> None:
         """Obey until the control is closed; then kill what is left."""
         _call_kernel(_SUBREAPER, 1)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager signals all of us
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        handle(signal.SIGTERM, signal.SIG_IGN)  # a service manager signals all of us
+        handle(signal.SIGINT, signal.SIG_IGN)
         with _Endings() as endings, suppress(OSError):
-            waiting = select.poll()
-            waiting.register(self._control, select.POLLIN)
-            waiting.register(endings, select.POLLIN)
+            waiting = poll()
+            waiting.register(self._control, POLLIN)
+            waiting.register(endings, POLLIN)
             while True:
                 ready = dict(waiting.poll())
                 endings.clear()
@@ -123,7 +128,7 @@ class _Template:
 
     def _hear(self, endings: "_Endings") -> bool:
         """Obey what has come; return False when the worker is gone."""
-        block, given, _, _ = socket.recv_fds(self._control, 4096, 64)
+        block, given, _, _ = recv_fds(self._control, 4096, 64)
         self._given.extend(given)
         *lines, self._heard = (self._heard + block).split(b"\n")
         for line in lines:
@@ -131,20 +136,24 @@ class _Template:
             if verb == b"fork":
                 self._fork(int(number), endings)
             elif int(number) in self._pids:
-                _kill_group(self._pids[int(number)])
+                pid = self._pids[int(number)]
+                _kill_group(pid)
+                _say(self._control, f"killed {int(number)} {pid}")
         return bool(block)
 
     def _fork(self, number: int, endings: "_Endings") -> None:
         channel, output = self._given.popleft(), self._given.popleft()
         try:
-            pid = os.fork()
+            pid = fork()
         except OSError as error:
             _say(self._control, f"nofork {number} {error.strerror}")
         else:
             if pid == 0:
-                _become_child(
-                    channel, output, template=self._pid, not_mine=(self._control, endings)
-                )
+                self._control.close()
+                endings.close()
+                for fd in self._given:  # of children that are still to be made
+                    os.close(fd)
+                _become_child(channel, output, template=self._pid)
             with suppress(OSError):  # it does so itself, and may have become a program already
                 os.setpgid(pid, pid)
             self._pids[number], self._numbers[pid] = pid, number
@@ -157,7 +166,7 @@ class _Template:
         """Bury all that have ended, each with its group; return whether others live."""
         while True:
             try:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                ended = waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return False
             if ended is None:
@@ -165,7 +174,7 @@ class _Template:
             number = self._numbers.pop(ended.si_pid, None)
             if number is not None:
                 _kill_group(ended.si_pid)
-            _, status = os.waitpid(ended.si_pid, 0)
+            _, status = waitpid(ended.si_pid, 0)
             if number is not None:
                 del self._pids[number]
                 _say(self._control, f"ended {number} {os.waitstatus_to_exitcode(status)}")
@@ -174,13 +183,13 @@ class _Template:
         for pid in self._numbers:
             _kill_group(pid)
         self._numbers.clear()
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        handle(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_LAST_WAIT_S)
         while True:  # who leaves its dead parent comes to us
             for pid in _children():
                 _kill_group(pid)
             try:
-                os.waitpid(-1, 0)
+                waitpid(-1, 0)
             except ChildProcessError:
                 return
 
@@ -189,13 +198,13 @@ class _Endings:
     """The ends of children as something to wait for."""
 
     def __init__(self) -> None:
-        self._read, self._write = socket.socketpair()
+        self._read, self._write = socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
 
     def __enter__(self) -> Self:
-        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _go_on)
+        set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        handle(signal.SIGCHLD, _go_on)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -212,8 +221,8 @@ class _Endings:
 
     def close(self) -> None:
         """Hear no more of them; a child does so too, which has children of its own."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        set_wakeup_fd(-1)
+        handle(signal.SIGCHLD, signal.SIG_DFL)
         self._read.close()
         self._write.close()
 
@@ -221,24 +230,21 @@ class _Endings:
 # ---- the child
 
 
-def _become_child(
-    channel: int, output: int, *, template: int, not_mine: Sequence["socket.socket | _Endings"]
-) -> NoReturn:
+def _become_child(channel: int, output: int, *, template: int) -> NoReturn:
     status = 1
     try:
-        for each in not_mine:
-            each.close()
         with suppress(OSError):
             os.setpgid(0, 0)
         _die_with(template)
         # Not ignored, which programs that it starts would inherit; yet a service manager that
         # signals all processes doesn't end a call that may still finish.
-        signal.signal(signal.SIGTERM, _go_on)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        handle(signal.SIGTERM, _go_on)
+        handle(signal.SIGINT, signal.default_int_handler)
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
         os.set_blocking(channel, True)
+        os.set_inheritable(channel, False)  # what is received over a socket is
         status = _Child(channel).serve()
     finally:
         os._exit(status)
@@ -294,6 +300,8 @@ def _perform(request: Mapping[str, Any]) -> tuple[int, str]:
     try:
         result = task.run(request["params"])
         if inspect.iscoroutine(result):
+            import asyncio  # for those alone who use it
+
             asyncio.run(result)
     except tasks.GiveUp as error:
         return NEVER, str(error)
@@ -324,7 +332,7 @@ def _become_program(request: Mapping[str, Any]) -> tuple[int, str]:
         if folder is not None:
             os.chdir(folder)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # what Python ignores
-            signal.signal(number, signal.SIG_DFL)
+            handle(number, signal.SIG_DFL)
         os.execvp(argv[0], argv)  # noqa: S606 - a list of words, no shell
     except OSError as error:
         return 1, f"can't run {argv[0]}: {error.strerror}"
@@ -353,8 +361,15 @@ def _flush() -> None:
 
 
 def _call_kernel(option: int, value: int) -> None:
-    if _prctl is not None:
-        _prctl(option, value, 0, 0, 0)
+    if prctl := _prctl():
+        prctl(option, value, 0, 0, 0)
+
+
+@cache
+def _prctl() -> Callable[..., int] | None:
+    import ctypes  # in the template; the worker only reads our constants
+
+    return getattr(ctypes.CDLL(None), "prctl", None)
 
 
 def _die_with(parent: int) -> None:
@@ -394,6 +409,3 @@ def _words(error: BaseException) -> str:
 
 def _go_on(_number: int, _frame: object) -> None:
     """Hear a signal, which by itself changes nothing."""
-
-
-_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None

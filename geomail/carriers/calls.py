@@ -26,7 +26,7 @@ from signal import Signals
 import gevent
 import msgspec
 from gevent.event import Event
-from gevent.lock import RLock
+from gevent.lock import Semaphore
 
 from geomail import log, metrics
 from geomail.calling import NEVER
@@ -55,9 +55,11 @@ class Calls:
         self._running = 0
         self._all_done = Event()
         self._all_done.set()
-        self._starting = RLock()
+        self._starting = Semaphore()
         self._kept: list[tuple[Template, Child]] = []
-        self._template, self._plans = _prepared(settings)
+        self._templates: list[Template] = []  # those before it may have calls to finish
+        self._template: Template | None = None
+        self._use(settings)
 
     def configure(self, settings: Settings) -> None:
         """Take new settings, and the tasks as their files are now; returns at once.
@@ -92,36 +94,30 @@ class Calls:
         """Let calls finish for `patience_s`, then kill those that are left; start no others."""
         self._is_stopping = True
         self._all_done.wait(patience_s)
-        with self._starting:
-            if self._template is not None:
-                self._template.stop()
+        for template in self._templates:
+            template.stop()
         self._all_done.wait(_BURY_S)
-        while self._kept:
-            self._kept.pop()[1].close()
+        self._drop_kept()
 
     # ---- one call
 
     def _done_by(self, child: Child, template: Template, plan: Plan, request: bytes) -> Outcome:
-        is_over = is_good = False
+        outcome = _OVERDUE
         try:
             outcome = _attempt(child, request, timeout_s=plan.timeout_s)
-            is_over = True
-            is_good = outcome is not None and outcome.fate is Fate.DELIVERED
-            if outcome is None:
-                metrics.count("calls_killed")
-                why = f"not over after {plan.timeout_s:g} s: killed"
-                outcome = _failed(Fate.LATER, why)
-                is_over = False
-            elif outcome.blame is Blame.CONNECTION and not self._is_stopping:
-                outcome = _failed(Fate.LATER, outcome.text)
         finally:
             child.calls += 1
-            if is_good and plan.command is None and self._may_be_kept(template, child):
+            is_good = outcome.fate is Fate.DELIVERED and plan.command is None
+            if is_good and self._may_be_kept(template, child):
                 child.output.drain()
                 self._kept.append((template, child))
             else:
-                template.part(child, is_over=is_over)
-        return outcome
+                template.part(child, is_over=outcome not in (_OVERDUE, _GARBLED))
+        if outcome is _OVERDUE:
+            metrics.count("calls_killed")
+            return _failed(Fate.LATER, f"not over after {plan.timeout_s:g} s: killed")
+        # Whoever ends us may have ended its process before, as a service manager does.
+        return _LEFT if self._is_stopping and child.was_killed else outcome
 
     def _may_be_kept(self, template: Template, child: Child) -> bool:
         return (
@@ -142,12 +138,26 @@ class Calls:
 
     def _living_template(self) -> Template:
         with self._starting:
-            if self._template is None or not self._template.is_alive:
-                log.error("calls_ended", hint="the process that starts them: started again")
-                self._template, self._plans = _prepared(self._settings)
+            if self._template is not None and not self._template.is_alive:
+                log.error("calls_ended", hint="the process that starts them; another is started")
+                self._use(self._settings)
             if self._template is None or self._is_stopping:
                 raise NoChild("geomail leaves")
             return self._template
+
+    def _use(self, settings: Settings) -> None:
+        """Start a template, and do calls by it from now on. Raises ConfigError."""
+        template = Template(settings.tasks) if settings.tasks or settings.commands else None
+        try:
+            self._plans = Plans(settings, template.tasks if template else {})
+        except ConfigError:
+            if template:
+                template.stop()
+            raise
+        self._settings, self._template = settings, template
+        self._templates = [one for one in self._templates if one.is_alive]
+        if template:
+            self._templates.append(template)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -160,54 +170,39 @@ class Calls:
             if not self._running:
                 self._all_done.set()
 
-    # ---- new settings
+    def _drop_kept(self) -> None:
+        while self._kept:
+            self._kept.pop()[1].close()
 
     def _reload(self, settings: Settings) -> None:
         with self._starting:
+            old = self._template
             if self._is_stopping:
                 return
             try:
-                template, plans = _prepared(settings)
+                self._use(settings)
             except ConfigError as error:
                 log.error("tasks_kept", why=error, hint="the old ones go on")
                 return
-            old, self._template = self._template, template
-            self._plans, self._settings = plans, settings
-        while self._kept:
-            self._kept.pop()[1].close()
+        self._drop_kept()
         if old is not None:
             old.retire()
 
 
-def _prepared(settings: Settings) -> tuple[Template | None, Plans]:
-    if not settings.tasks and not settings.commands:
-        return None, Plans(settings, {})
-    template = Template(settings.tasks)
-    try:
-        return template, Plans(settings, template.tasks)
-    except ConfigError:
-        template.stop()
-        raise
-
-
-def _attempt(child: Child, request: bytes, *, timeout_s: float) -> Outcome | None:
-    """Have a child do a call; return None when it isn't over in time."""
+def _attempt(child: Child, request: bytes, *, timeout_s: float) -> Outcome:
+    """Have a child do a call; return how it went, or that it is overdue."""
     deadline = time.monotonic() + timeout_s
     try:
         line = child.ask(request, timeout_s=timeout_s)
     except TimeoutError:
-        return None
-    if line is not None:
-        return _by_answer(line)
-    ended = child.ended.wait(max(0.001, deadline - time.monotonic()))
-    return None if ended is None else _by_end(ended, child)
-
-
-def _by_answer(line: bytes) -> Outcome:
+        return _OVERDUE
+    if line is None:
+        ended = child.ended.wait(max(0.001, deadline - time.monotonic()))
+        return _by_end(ended, child) if ended else _OVERDUE
     try:
         status, why = _ANSWER.decode(line)
     except msgspec.MsgspecError:
-        return _failed(Fate.LATER, "what its process said can't be understood")
+        return _GARBLED
     return _by_status(status, why)
 
 
@@ -216,11 +211,12 @@ def _by_end(ended: Ended, child: Child) -> Outcome:
     if child.failure is not None:
         return Outcome(Fate.AGAIN, Blame.HOST, _PHASE, f"can't start a process: {child.failure}")
     if ended.status is None:
-        return _LOST
+        return _failed(Fate.LATER, "the process that starts calls has ended")
     child.output.drain()
     if ended.status < 0:
         return _failed(Fate.LATER, f"killed by {_signal(-ended.status)}")
-    return _by_status(ended.status, child.output.last_line[:_WORDS_MAX])
+    why = f"exit status {ended.status}: {child.output.last_line}".removesuffix(": ")
+    return _by_status(ended.status, why[:_WORDS_MAX])
 
 
 def _by_status(status: int, why: str) -> Outcome:
@@ -241,5 +237,6 @@ def _signal(number: int) -> str:
 
 
 _ANSWER = msgspec.json.Decoder(tuple[int, str])
-_LOST = Outcome(Fate.AGAIN, Blame.CONNECTION, _PHASE, "the process that starts calls has ended")
 _LEFT = Outcome(Fate.AGAIN, Blame.CONNECTION, _PHASE, "geomail leaves")
+_OVERDUE = _failed(Fate.LATER, "not over in time: killed")
+_GARBLED = _failed(Fate.LATER, "what its process said can't be understood")

@@ -13,13 +13,13 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
 import gevent
 import msgspec
-from gevent.event import AsyncResult
+from gevent.event import AsyncResult, Event
 
 import geomail
 from geomail import calling, log
@@ -29,7 +29,7 @@ from geomail.errors import ConfigError, GeomailError
 _START_S = 120.0
 _TELL_S = 5.0
 _END_S = 5.0
-_LEAVE_S = 12.0
+_LEAVE_S = 3.0
 _HELLO_MAX = 4_000_000
 # -P: not even the folder in hand comes before the libraries until the template has what it needs.
 _PROGRAM = (
@@ -57,8 +57,15 @@ class Child:
         self.output = output
         self.pid: int | None = None
         self.calls = 0
+        self.is_killed = False
         self.ended: AsyncResult[Ended] = AsyncResult()
         self.failure: str | None = None
+
+    @property
+    def was_killed(self) -> bool:
+        """True when it has ended by a signal, or with its template."""
+        ended = self.ended.value if self.ended.ready() else None
+        return ended is not None and (ended.status is None or ended.status < 0)
 
     def ask(self, request: bytes, *, timeout_s: float) -> bytes | None:
         """Give it a request, and return its answer, a line; None when it closes without one.
@@ -68,11 +75,19 @@ class Child:
         found = b""
         with gevent.Timeout(timeout_s, TimeoutError), suppress(ConnectionError):
             self.channel.sendall(calling.LENGTH.pack(len(request)) + request)
-            while len(found) < calling.ANSWER_MAX and (block := self.channel.recv(4096)):
+            while block := self._heard():
                 found += block
-                if block.endswith(b"\n"):
+                if block.endswith(b"\n") or len(found) > calling.ANSWER_MAX:
                     return found
         return None
+
+    def _heard(self) -> bytes:
+        try:
+            return self.channel.recv(4096)
+        except TimeoutError:
+            raise
+        except OSError:  # its end has been told while we waited: what it has said is still here
+            return self.channel.recv(4096)
 
     def let_go(self) -> None:
         """Want no more of it: it ends by itself."""
@@ -94,17 +109,21 @@ class Template:
         self.children: dict[int, Child] = {}
         self.is_alive = True
         self._is_retired = False
+        self._is_stopped = False
+        self._gone = Event()
         self._numbers = itertools.count(1)
-        self._control, theirs = socket.socketpair()
-        self._process, said = _spawn(modules, theirs)
-        self._output = Output(said, None, event="tasks_said")
         self._heard = b""
+        try:
+            self._control, self._process, said = _spawn(modules)
+        except OSError as error:
+            raise ConfigError(f"can't start the process for calls: {error}") from None
+        self._output = Output(said, None, event="tasks_said")
         try:
             self._meet(modules)
         except BaseException:
             self.stop()
             raise
-        self._listening = gevent.spawn(self._listen)
+        gevent.spawn(self._listen)
 
     # ---- children
 
@@ -115,9 +134,7 @@ class Template:
         try:
             channel, theirs = socket.socketpair()
             with theirs:
-                read, write = os.pipe()
-                child = Child(next(self._numbers), channel, Output(read, job_id))
-                self.children[child.number] = child
+                child, write = self._new_child(channel, job_id)
                 try:
                     self._tell(f"fork {child.number}", (theirs.fileno(), write))
                 except OSError:
@@ -130,14 +147,21 @@ class Template:
             raise NoChild(f"can't start a process for a call: {error.strerror or error}") from None
         return child
 
+    def _new_child(self, channel: socket.socket, job_id: str) -> tuple[Child, int]:
+        try:
+            read, write = os.pipe()
+        except OSError:
+            channel.close()
+            raise
+        child = Child(next(self._numbers), channel, Output(read, job_id))
+        self.children[child.number] = child
+        return child, write
+
     def part(self, child: Child, *, is_over: bool) -> None:
         """Let a child end whose call `is_over`, or kill it; it has ended when this returns."""
         child.let_go()
         if not is_over or not child.ended.wait(_END_S):
-            with suppress(OSError):
-                self._tell(f"kill {child.number}", ())
-            if not child.ended.wait(_END_S):
-                self._force(child)
+            self._kill(child)
         child.close()
 
     def retire(self) -> None:
@@ -147,13 +171,18 @@ class Template:
 
     def stop(self) -> None:
         """End it, with all children that it has."""
+        if self._is_stopped:
+            self._gone.wait(_LEAVE_S)
+            return
+        self._is_stopped = True
         self._control.close()
         try:
-            self._process.wait(_LEAVE_S if self.is_alive else 0)
+            self._process.wait(_LEAVE_S)
         except TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._output.close()
+        self._gone.set()
 
     def _tell(self, line: str, fds: Sequence[int]) -> None:
         with gevent.Timeout(_TELL_S, TimeoutError):
@@ -200,6 +229,8 @@ class Template:
             child.pid = int(said)
         elif verb == "ended":
             self._bury(child, Ended(int(said)))
+        elif verb == "killed":
+            child.is_killed = True
         else:
             child.failure = said
             self._bury(child, Ended(None))
@@ -207,6 +238,8 @@ class Template:
     def _bury(self, child: Child, ended: Ended) -> None:
         self.children.pop(child.number, None)
         child.ended.set(ended)
+        with suppress(OSError):  # what it has left running may hold the other end
+            child.channel.shutdown(socket.SHUT_RD)
         self._bury_itself()
 
     def _bury_itself(self) -> None:
@@ -221,14 +254,18 @@ class Template:
                 with suppress(OSError):
                     os.killpg(child.pid, signal.SIGKILL)
             self._bury(child, Ended(None))
+        self.stop()
 
-    def _force(self, child: Child) -> None:
-        """Be rid of a child whose end nobody tells."""
-        if child.pid is None:  # nor did anybody say that there is one
-            log.error("calls_stuck", hint="the process that starts them: killed")
-            self._process.kill()
+    def _kill(self, child: Child) -> None:
+        with suppress(OSError):
+            self._tell(f"kill {child.number}", ())
+        if child.ended.wait(_END_S):
+            return
+        if child.is_killed:
+            log.error("call_cant_be_killed", pid=child.pid, hint="state D in ps waits for a disk")
         else:
-            log.error("call_cant_be_killed", pid=child.pid, hint="see ps: state D waits for a disk")
+            log.error("calls_stuck", hint="the process that starts them is killed")
+            self._process.kill()
 
     def _last_words(self) -> str:
         with suppress(TimeoutExpired):
@@ -237,24 +274,27 @@ class Template:
         return self._output.last_line or f"exit status {self._process.poll()}"
 
 
-def _spawn(modules: Sequence[str], control: socket.socket) -> tuple["Popen[bytes]", int]:
+def _spawn(modules: Sequence[str]) -> tuple[socket.socket, "Popen[bytes]", int]:
+    """Start a template; return the control, the process, and the reading end of its output."""
     home = str(Path(geomail.__file__).parent.parent)
     environ = {key: value for key, value in os.environ.items() if not key.startswith("GEOMAIL_")}
-    read, write = os.pipe()
-    try:
-        with control:
+    with ExitStack() as ours:
+        control, theirs = socket.socketpair()
+        ours.callback(control.close)
+        read, write = os.pipe()
+        ours.callback(os.close, read)
+        try:
             process = Popen(
                 [sys.executable, "-P", "-c", _PROGRAM, home, *modules],
                 env=environ,
-                stdin=control.fileno(),
+                stdin=theirs.fileno(),
                 stdout=write,
                 stderr=write,
                 start_new_session=True,
             )
-    except OSError as error:
-        os.close(read)
-        raise ConfigError(f"can't start the process for calls: {error}") from None
-    finally:
-        os.close(write)
+        finally:
+            theirs.close()
+            os.close(write)
+        ours.pop_all()
     log.debug("calls_started", pid=process.pid, modules=",".join(modules) or None)
-    return process, read
+    return control, process, read

@@ -14,12 +14,12 @@ import os
 import gevent
 from gevent.os import make_nonblocking, nb_read
 
-from geomail import log, metrics
+from geomail import log
 
-_BLOCK = 8192
+_BLOCK, _LARGE_BLOCK = 8192, 65_536
 _LINE_MAX = 2000
 _LINES_MAX, _BYTES_MAX = 1000, 131_072
-_PAUSE_S = 0.02
+_PAUSE_S = 0.01
 
 
 class Output:
@@ -45,9 +45,9 @@ class Output:
 
     def drain(self) -> None:
         """Log what has been written up to now; a line that isn't over ends here."""
-        for _ in range(16):  # a pipe holds 64 KB; who still writes is not waited for
+        for _ in range(4):  # a pipe holds 64 KB; who still writes is not waited for
             try:
-                block = os.read(self._fd, _BLOCK)
+                block = os.read(self._fd, _LARGE_BLOCK)
             except OSError:
                 break
             if not block:
@@ -66,14 +66,17 @@ class Output:
 
     def _read(self) -> None:
         try:
-            while block := nb_read(self._fd, _BLOCK):
+            while block := nb_read(self._fd, _LARGE_BLOCK if self._dropped else _BLOCK):
                 self._take(block)
                 gevent.sleep(_PAUSE_S if self._dropped else 0)
         except OSError as error:
             log.error("call_output_broke", id=self._id, why=error)
 
     def _take(self, block: bytes) -> None:
-        metrics.count("call_output_bytes", len(block))
+        if self._dropped:
+            self._dropped += len(block)
+            self._rest = (self._rest + block)[-_LINE_MAX:]
+            return
         *lines, self._rest = (self._rest + block).split(b"\n")
         for line in lines:
             self._say(line)
@@ -82,17 +85,18 @@ class Output:
             self._rest = self._rest[_LINE_MAX:]
 
     def _end_line(self) -> None:
-        if self._rest:
-            self._say(self._rest)
+        *_, last = [line for line in self._rest.split(b"\n") if line] or [b""]
         self._rest = b""
+        self._say(last)
 
     def _say(self, line: bytes) -> None:
+        text = line[:_LINE_MAX].decode("utf-8", "replace").rstrip()
+        if not text:
+            return
+        self.last_line = text
         self._bytes -= len(line)
         self._lines -= 1
         if self._lines < 0 or self._bytes < 0:
             self._dropped += len(line) + 1
-            return
-        text = line[:_LINE_MAX].decode("utf-8", "replace").rstrip()
-        if text:
-            self.last_line = text
+        else:
             log.info(self._event, id=self._id, line=text)
