@@ -5,8 +5,9 @@
 -- Returns  1 or 0 for each, in order: 1, the key is this job's now.
 --
 -- A key is held by the job that claimed it last, while that job waits, and for `window` after its last claim; never by
--- one that is dead. Claiming again renews it. A part goes on by the claim of its whole, and asks nothing. A job that
--- lies in `jobs` gets the key into its json, so that whoever buries it can give the key back.
+-- one that is dead, which can't claim it either: whoever asks for that has lost its lease. Claiming again renews it. A
+-- part goes on by the claim of its whole, and asks nothing. A job that lies in `jobs` gets the key into its json, so
+-- that whoever buries it can give the key back.
 -- May run twice. O(1) for a job that was never touched, O(bytes) for another.
 local jobs, dead, seen_a, seen_b = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 call('HDEL', jobs, '')
@@ -45,7 +46,7 @@ local reply = {}
 for i = 2, #ARGV, 2 do
   local key, id = ARGV[i], ARGV[i + 1]
   local is_mine = true
-  if key ~= '' and not root_of(id) then
+  if key ~= '' and not root_of(id) and not call('ZSCORE', dead, id) then
     is_mine = not is_held(key, id)
     if is_mine then
       call('HSET', newer, key, now .. ' ' .. id)
