@@ -1,27 +1,29 @@
 """The producers of the five systems, as they are: their own bytes, by their own programs."""
 
+import json
 import statistics
-import subprocess
 from email import message_from_bytes, policy
-from pathlib import Path
 
 import pytest
 
-from scenarios.stage import Stage
+from scenarios.producers import run
+from scenarios.stage import Stage, until
 
-PRODUCERS = Path(__file__).parents[1] / "producers"
+LATE_S = 0.25  # where nothing else runs it is 0.002 (bench/producers.py); without a wake up to 5
+PORTED = """
+import geomail, json, os
 
-LATE_S = (
-    0.25  # 0.002 on a machine that is idle (bench/producers.py); a look of its own comes after 5
-)
-
-
-def run(program: str, name: str, *arguments: object) -> str:
-    """Run a producer to its end, and return what it printed."""
-    command = [program, str(PRODUCERS / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@geomail.task
+class Images:
+    def _task_resize(self, params):
+        with open("half", "w") as file:
+            json.dump(params, file)
+        os.rename("half", "done")
+"""
+UNPORTED = """<?php
+file_put_contents(__DIR__ . '/half', stream_get_contents(STDIN));
+rename(__DIR__ . '/half', __DIR__ . '/done');
+"""
 
 
 @pytest.mark.parametrize("how", ["serialize", "json", "option"])
@@ -48,3 +50,26 @@ def test_a_mail_is_on_its_way_at_once(stage: Stage, php: str) -> None:
     arrived = sorted(mail.at for mail in host.look())[1:]
     took_s = [at - float(time) for at, time in zip(arrived, pushed.split(), strict=True)]
     assert statistics.median(took_s) < LATE_S
+
+
+def test_the_task_daemons_jobs_call_the_method_of_the_class(stage: Stage, php: str) -> None:
+    stage.folder.joinpath("shop.py").write_text(PORTED)
+    stage.worker(tasks="shop")
+    run(php, "task_daemon.php", stage.server.port, '{"width": 80, "of": ["ä"]}')
+    done = stage.folder / "done"
+    until(done.exists)
+    assert json.loads(done.read_text()) == {"width": 80, "of": ["ä"]}
+    until(stage.is_clean)
+
+
+def test_the_task_daemons_jobs_run_a_program(stage: Stage, php: str) -> None:
+    file, script = stage.folder / "geomail.toml", stage.folder / "resize.php"
+    script.write_text(UNPORTED)
+    file.write_text(f'[task.Images.resize]\ncommand = ["{php}", "{script}"]\n')
+    stage.worker("--config", str(file))
+    run(php, "task_daemon.php", stage.server.port, '{"width": 80}')
+    done = stage.folder / "done"
+    until(done.exists)
+    told = json.loads(done.read_text())
+    assert (told["class"], told["worker"], told["params"]) == ("Images", "resize", {"width": 80})
+    until(stage.is_clean)
