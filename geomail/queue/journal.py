@@ -40,19 +40,9 @@ from zlib import crc32
 import msgspec
 
 from geomail import log, metrics
+from geomail.queue.entries import Entry, entry_of, record_of
 from geomail.queue.queue import Queue
-from geomail.queue.records import (
-    FRESH,
-    Dead,
-    Done,
-    JobState,
-    Part,
-    Record,
-    Release,
-    Retry,
-    Slot,
-    Split,
-)
+from geomail.queue.records import Record, Slot
 
 _MAGIC = b"geomail journal 1\n"
 _HEAD = struct.Struct("<II")
@@ -62,19 +52,6 @@ _COMPLAIN_EVERY_S = 60.0
 _STRANGE_FOR_S = 2 * 86_400
 _PIECE = 1000
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-
-
-class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One outcome on disk; without parts it is delivered, and one that isn't split is one part."""
-
-    worker: str
-    seq: int
-    index: int
-    id: str = ""  # where worker, seq and index don't say it
-    state: JobState | None = None  # what was known before this try
-    is_split: bool = False
-    parts: list[Part] | None = None
-    goes_on: bool = False  # no outcome: what was left to do when `state` was noted
 
 
 class Name(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -139,7 +116,7 @@ class Journal:
 
     def append(self, queue: str, record: Record) -> None:
         """Write one outcome, at once."""
-        self._append(queue, record.slot, _entry_of(record))
+        self._append(queue, record.slot, entry_of(record))
 
     def note(self, queue: str, slot: Slot) -> None:
         """Write who is left of a job that goes on: its state, as it is by now."""
@@ -298,7 +275,7 @@ def say_again(entries: Iterable[Entry], queues: Mapping[str, Queue]) -> int:
     while piece := list(islice(ours, _PIECE)):
         by_queue: dict[Queue, list[Record]] = {}
         for entry in piece:
-            by_queue.setdefault(queues[entry.worker], []).append(_record_of(entry))
+            by_queue.setdefault(queues[entry.worker], []).append(record_of(entry))
         for queue, records in by_queue.items():
             queue.settle(records)
         said += len(piece)
@@ -403,43 +380,3 @@ def _write_whole(fd: int, data: bytes) -> None:
     if os.write(fd, data) < len(data):
         os.ftruncate(fd, size)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _entry_of(record: Record) -> Entry:
-    slot = record.slot
-    place = slot.worker, slot.seq, slot.index
-    if type(record) is Done and not slot.touched:
-        return Entry(*place)
-    state = None if slot.state is FRESH else slot.state
-    is_split = isinstance(record, Split)
-    return Entry(*place, slot.id if slot.touched else "", state, is_split, _parts_of(record))
-
-
-def _parts_of(record: Record) -> list[Part] | None:
-    match record:
-        case Done():
-            return None
-        case Split(_, parts):
-            return parts
-        case Retry(_, due_in_ms, state):
-            return [Part(state, ("retry", due_in_ms))]
-        case Dead(_, state):
-            return [Part(state, "dead")]
-    raise TypeError(f"expected an outcome, got {type(record).__name__}")
-
-
-def _record_of(entry: Entry) -> Record:
-    is_touched = bool(entry.id)
-    job_id = entry.id or f"{entry.worker}.{entry.seq}.{entry.index}"
-    state = entry.state or FRESH
-    slot = Slot(entry.worker, entry.seq, entry.index, job_id, 0, 0, state, b"", is_touched)
-    if entry.goes_on:
-        return Release(slot, state)
-    if entry.parts is None:
-        return Done(slot)
-    if entry.is_split:
-        return Split(slot, entry.parts)
-    [part] = entry.parts
-    if isinstance(part.fate, tuple):
-        return Retry(slot, part.fate[1], part.state)
-    return Dead(slot, part.state)

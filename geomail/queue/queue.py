@@ -305,6 +305,8 @@ class Queue:
         names += [keys.suspects, keys.routes, keys.workers, keys.stats, *keys.seen, *keys.outcomes]
         names += [keys.batch(settlement.worker, seq) for seq in settlement.seqs]
         names += [keys.park(route) for route in settlement.routes]
+        if settlement.has_follow_ups:
+            names.append(keys.pushed)
         return connection.run(_SETTLE, names, settlement.arguments(tag), patient=True)
 
     # -- bringing back

@@ -26,7 +26,8 @@ class JobState(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     retried_ms: int | None = None  # a person put it back: its age counts from here
     dedupe: str | None = None  # the key that it claimed; given back when it dies
     told: bool = False  # somebody knows its id, and may ask what became of it
-    callback: bool = False  # a follow-up of ours: no producer can write this
+    callback: bool = False  # a follow-up of ours: no producer can write that
+    had: list[str] | None = None  # to whom it was delivered, while nobody was called back for that
 
 
 FRESH = JobState()
@@ -129,7 +130,22 @@ class Split(msgspec.Struct, frozen=True, gc=False):
     parts: list[Part]
 
 
-Record: TypeAlias = Done | Duplicate | Retry | Dead | Park | Release | Split
+Ending: TypeAlias = Done | Duplicate | Dead | Split
+
+
+class Followed(msgspec.Struct, frozen=True, gc=False):
+    """An ending, and what is pushed for it: when its slot moves, and only then."""
+
+    record: Ending
+    payloads: list[bytes]
+
+    @property
+    def slot(self) -> Slot:
+        """Whose ending it is."""
+        return self.record.slot
+
+
+Record: TypeAlias = Done | Duplicate | Retry | Dead | Park | Release | Split | Followed
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

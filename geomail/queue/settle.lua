@@ -1,10 +1,11 @@
 -- settle: record what became of slots of one worker's batches.
 --
 -- KEYS  open:<worker> jobs delayed dead front suspects routes workers stats seen:0 seen:1 outcomes:0 outcomes:1
---       batch:<worker>:<seq>… park:<route>…
+--       batch:<worker>:<seq>… park:<route>… [pushed]
 -- ARGV  worker, 'reconciled' or '', number of batches, then for each batch: seq, indexes of its untouched slots
 --       that are done ('0,3,4'); then records, `<kind> <batch's number> <slot's index>` and what the kind needs:
 --         done     id, or '' to look it up; json or ''      a touched job was delivered
+--         sent                                   an untouched job was delivered: here only behind `follow`
 --         duplicate                              another job holds its dedupe key: dropped
 --         retry    ms until due, json
 --         unsure   the same; the host may have it already
@@ -12,13 +13,15 @@
 --         park     key's number, route, ms until the route may be tried, json
 --         release  json, or '' to keep what is there
 --         split    id, number of parts, then for each part: slot|retry|dead, ms until due, json
+--         follow   pushed's number, number of payloads, payloads…, another record's kind and what that needs
 -- Returns  {is owner, slots settled, {index of each part that stays in the batch}… one for each split}.
 --
 -- `done` counts from anybody, fenced or not; when the batch is no longer open the job is removed wherever it is.
 -- Everything else only from an owner that nobody fenced, and only once: a settled slot is passed over, so the
 -- same call may run twice. A touched job that is gone from `jobs` was delivered by somebody else: its slot is
 -- closed and nothing is written. The copy comes before the removal: characters in `open` are written last.
--- The end of a job whose json says `told` goes to `outcomes`; what dies gives its dedupe key back.
+-- A follow-up is pushed when the slot moves, and only then, under the id `<worker>.<seq>.<index>.cb`: of a place that is
+-- settled once. The end of a job whose json says `told` goes to `outcomes`; what dies gives its dedupe key back.
 -- O(1) for a done slot that was never touched; otherwise O(bytes of the job).
 local open, jobs, delayed, dead, front, suspects, routes, workers, stats =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -80,11 +83,15 @@ local function is_live(b, index)
   return character == LIVE or character == UNREAD or character == SUSPECT
 end
 
+local function place_of(b, index)
+  return worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index
+end
+
 for b = 1, batches do
   local characters, done = tables[b], 0
   for index in string.gmatch(ARGV[3 + 2 * b], '%d+') do
     if not characters then
-      if forget(jobs, delayed, dead, worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index) then
+      if forget(jobs, delayed, dead, place_of(b, index)) then
         done = done + 1
       end
     elseif is_live(b, index) then
@@ -102,7 +109,7 @@ end
 
 -- What a live slot holds: id, deaths, first seen, json, bytes, is touched; only the id when the job is gone.
 local function slot_of(b, index)
-  local item, id = call('LINDEX', KEYS[13 + b], index), worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index
+  local item, id = call('LINDEX', KEYS[13 + b], index), place_of(b, index)
   if not item then
     return id
   end
@@ -173,7 +180,7 @@ local function split(b, index, whole_id, parts)
     count('split')
   end
   tables[b][index + 1] = SETTLED
-  return places
+  return places, deaths ~= nil
 end
 
 local kinds = {}
@@ -193,8 +200,20 @@ function kinds.done(b, index)
   if forget(jobs, delayed, dead, id) then
     count('delivered')
     tell(id, 'delivered', json or '')
+    return true
   elseif tables[b] then
     count('duplicates')
+  end
+end
+
+function kinds.sent(b, index)
+  local was_live = is_live(b, index)
+  if was_live then
+    tables[b][index + 1] = SETTLED
+  end
+  if was_live or (not tables[b] and forget(jobs, delayed, dead, place_of(b, index))) then
+    count('delivered')
+    return true
   end
 end
 
@@ -209,6 +228,7 @@ function kinds.duplicate(b, index)
   end
   tables[b][index + 1] = SETTLED
   count('deduped')
+  return true
 end
 
 function kinds.retry(b, index)
@@ -226,7 +246,7 @@ end
 
 function kinds.dead(b, index)
   local json = next_arg()
-  move(b, index, json, 'dead', function(id)
+  return move(b, index, json, 'dead', function(id)
     bury(id, json)
   end)
 end
@@ -253,7 +273,24 @@ function kinds.split(b, index)
   for k = 1, tonumber(next_arg()) do
     parts[k] = {fate = next_arg(), due = next_arg(), json = next_arg()}
   end
-  reply[#reply + 1] = split(b, index, whole_id, parts)
+  local places, has_moved = split(b, index, whole_id, parts)
+  reply[#reply + 1] = places
+  return has_moved
+end
+
+function kinds.follow(b, index)
+  local pushed, payloads = KEYS[tonumber(next_arg())], {}
+  for i = 1, tonumber(next_arg()) do
+    payloads[i] = next_arg()
+  end
+  if not kinds[next_arg()](b, index) then
+    return
+  end
+  for i, payload in ipairs(payloads) do
+    local id = place_of(b, index) .. '.cb' .. (i > 1 and i or '')
+    call('HSET', jobs, id, render(0, now, '{"callback":true}', payload))
+    call('LPUSH', pushed, '\1' .. id)
+  end
 end
 
 while cursor < #ARGV do

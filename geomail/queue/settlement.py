@@ -14,6 +14,8 @@ from geomail.queue.records import (
     Dead,
     Done,
     Duplicate,
+    Ending,
+    Followed,
     Park,
     Record,
     Release,
@@ -40,6 +42,7 @@ class Settlement:
         self.weight = 0
         self._done: dict[int, list[int]] = {}
         self._moved: list[tuple[Record | None, int, int, list[Argument]]] = []
+        self.has_follow_ups = False
 
     @property
     def seqs(self) -> list[int]:
@@ -66,7 +69,24 @@ class Settlement:
         """Add any other record."""
         slot = record.slot
         self.weight += slot.weight
+        if isinstance(record, Followed):
+            self._add_followed(record.record, record.payloads)
+            return
         self.add_raw(record, slot.seq, slot.index, self._words(record))
+
+    def _add_followed(self, record: Ending, payloads: list[bytes]) -> None:
+        slot = record.slot
+        if isinstance(record, Done):
+            words: list[Argument] = ["done", slot.id, encode_state(slot.state)]
+            if not slot.touched:
+                words = ["sent"]
+        else:
+            words = self._words(record)
+        self.has_follow_ups = True
+        self.weight += sum(map(len, payloads))
+        words = ["follow", 0, len(payloads), *payloads, *words]
+        is_done = isinstance(record, Done)
+        self.add_raw(None if is_done else record, slot.seq, slot.index, words)
 
     def add_raw(self, record: Record | None, seq: int, index: int, words: list[Argument]) -> None:
         """Add a record in the script's own words: its kind, then what the kind needs."""
@@ -82,6 +102,8 @@ class Settlement:
         for _, seq, index, (kind, *words) in self._moved:
             if kind == "park":
                 words[0] = _FIXED_KEYS + len(numbers) + int(words[0])
+            elif kind == "follow":
+                words[0] = _FIXED_KEYS + len(numbers) + len(self.routes) + 1
             packed += (kind, numbers[seq], index, *words)
         return packed
 

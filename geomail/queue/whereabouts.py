@@ -24,7 +24,7 @@ Place: TypeAlias = Literal[
 ]
 
 _WHY = Script("why")
-_ID = re.compile(r"([0-9a-f]{16})\.(\d+)\.(\d+)((?:/\d+)*)")
+_ID = re.compile(r"([0-9a-f]{16})\.(\d+)\.(\d+)((?:\.cb\d*)?(?:/\d+)*)")
 _LARGEST = 1_000_000  # of a payload that is read
 _FAR = 10_000  # references looked at in one list
 _MOST_WORKERS = 200

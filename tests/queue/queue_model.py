@@ -119,11 +119,11 @@ class Model:
             job.key = key
         return True
 
-    def duplicate(self, name: str, seq: int, index: int) -> None:
+    def duplicate(self, name: str, seq: int, index: int) -> bool:
         worker = self.workers[name]
         batch = worker.open.get(seq)
         if worker.state != "live" or batch is None or batch.states[index] == "x":
-            return
+            return False
         job = batch.jobs[index]
         batch.states[index] = "x"
         if not job.touched:
@@ -133,6 +133,7 @@ class Model:
             self.dropped += job.parts or 1
             self.forget(job)
         self._close(name, seq)
+        return True
 
     def take(self, name: str, n: int, route: str | None, due: list[Job]) -> list[Job] | None:
         """Return the jobs that a take must bring, or None for a worker that is fenced."""
@@ -207,7 +208,21 @@ class Model:
             if self.meet(job):
                 taken.append(job)
 
-    def settle_done(self, name: str, seq: int, index: int, job: Job) -> None:
+    def follow(self, name: str, seq: int, index: int, payloads: list[bytes]) -> list[Job]:
+        """Push what follows a slot that has moved."""
+        place = f"{name}.{seq}.{index}.cb"
+        numbers = ["", *map(str, range(2, len(payloads) + 1))]
+        jobs = [Job(payload, place + n) for payload, n in zip(payloads, numbers, strict=True)]
+        self.submit(jobs)
+        return jobs
+
+    def settle_done(self, name: str, seq: int, index: int, job: Job) -> bool:
+        """Settle a delivery, and return whether the slot has moved."""
+        before = self.delivered
+        self._settle_done(name, seq, index, job)
+        return self.delivered > before
+
+    def _settle_done(self, name: str, seq: int, index: int, job: Job) -> None:
         batch = self.workers[name].open.get(seq)
         if batch is None:
             self.delivered += self._deliver(job)
@@ -231,12 +246,12 @@ class Model:
         job = batch.jobs[index]
         was_suspect = batch.states[index] == "s"
         batch.states[index] = "x"
-        if self.meet(job):
+        if is_there := self.meet(job):
             self.touch(job)
             job.key = key
             self._place(job, "suspects" if place == "front" and was_suspect else place)
         self._close(name, seq)
-        return True
+        return is_there
 
     def _place(self, job: Job, place: str) -> None:
         match place:
@@ -251,15 +266,15 @@ class Model:
 
     def split(
         self, name: str, seq: int, index: int, fates: list[str], key: str | None
-    ) -> list[Job]:
-        """Split a live slot's job, and return the parts that stay in the batch."""
+    ) -> tuple[list[Job], bool]:
+        """Split a live slot's job, and return the parts that stay in the batch, and if it moved."""
         worker = self.workers[name]
         batch = worker.open.get(seq)
         if worker.state != "live" or batch is None or batch.states[index] == "x":
-            return []
+            return [], False
         whole = batch.jobs[index]
         stay: list[Job] = []
-        if self.meet(whole):
+        if is_there := self.meet(whole):
             root = whole.root or whole
             if not root.touched:
                 root.key = None
@@ -280,7 +295,7 @@ class Model:
                 self.count_parts(whole.root, -1)
         batch.states[index] = "x"
         self._close(name, seq)
-        return stay
+        return stay, is_there
 
     def _close(self, name: str, seq: int) -> None:
         worker = self.workers[name]

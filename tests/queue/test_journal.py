@@ -27,7 +27,8 @@ from geomail.queue import (
     Split,
     journal,
 )
-from geomail.queue.journal import Entry, Journal, replay, say_again
+from geomail.queue.entries import Entry, record_of
+from geomail.queue.journal import Journal, replay, say_again
 
 pytest_plugins = ("queue_fixtures",)
 Raw = Any
@@ -81,7 +82,7 @@ def test_every_kind_of_outcome_comes_back(tmp_path: Path) -> None:
         Entry("w1", 1, 3, parts=[Part(GONE, "dead")]),
         Entry("w1", 1, 4, is_split=True, parts=split.parts),
     ]
-    assert list(map(journal._record_of, book.entries()))[1].slot.state == LEFT
+    assert list(map(record_of, book.entries()))[1].slot.state == LEFT
 
 
 def test_torn_at_every_byte(tmp_path: Path) -> None:

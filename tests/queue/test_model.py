@@ -27,6 +27,8 @@ from geomail.queue import (
     Dead,
     Done,
     Duplicate,
+    Ending,
+    Followed,
     JobState,
     Link,
     Park,
@@ -55,6 +57,10 @@ KINDS = (
     *ROUTES,
     "split",
     "duplicate",
+    "done+",
+    "dead+",
+    "split+",
+    "duplicate+",
     "keep",
     "keep",
 )
@@ -237,7 +243,7 @@ class QueueMachine(RuleBasedStateMachine):
         records: list[Record] = []
         fates: dict[str, list[str]] = {}
         for slot, _, kind in chosen:
-            if kind == "split":
+            if kind.startswith("split"):
                 fates[slot.id] = data.draw(st.lists(st.sampled_from(FATES), min_size=1, max_size=3))
             if kind != "keep":
                 records.append(_record(kind, slot, fates.get(slot.id, [])))
@@ -255,21 +261,29 @@ class QueueMachine(RuleBasedStateMachine):
         for worker in dict.fromkeys(slot.worker for slot, _, _ in chosen):
             ours = [entry for entry in chosen if entry[0].worker == worker]
             ours.sort(key=_turn)
-            for slot, job, kind in ours:
+            for slot, job, words in ours:
+                kind = words.removesuffix("+")
                 place = {"due": "delayed"}.get(kind, kind)
+                has_moved = False
                 if kind == "done":
-                    self.model.settle_done(worker, slot.seq, slot.index, job)
+                    has_moved = self.model.settle_done(worker, slot.seq, slot.index, job)
                 elif kind == "split":
                     new = [{"due": "delayed"}.get(fate, fate) for fate in fates[slot.id]]
                     key = slot.state.dedupe
-                    stay = self.model.split(worker, slot.seq, slot.index, new, key)
+                    stay, has_moved = self.model.split(worker, slot.seq, slot.index, new, key)
                     self._know_parts(job)
                     parts += stay
                 elif kind == "duplicate":
-                    self.model.duplicate(worker, slot.seq, slot.index)
+                    has_moved = self.model.duplicate(worker, slot.seq, slot.index)
                 elif kind != "keep":
-                    self.model.move(worker, slot.seq, slot.index, place, slot.state.dedupe)
+                    key = slot.state.dedupe
+                    has_moved = self.model.move(worker, slot.seq, slot.index, place, key)
+                if has_moved and words.endswith("+"):
+                    self._know(self.model.follow(worker, slot.seq, slot.index, _follow_ups(slot)))
         return parts
+
+    def _know(self, jobs: list[Job]) -> None:
+        self.jobs.update((job.id, job) for job in jobs)
 
     def _know_parts(self, whole: Job) -> None:
         root = whole.root or whole
@@ -390,7 +404,19 @@ class QueueMachine(RuleBasedStateMachine):
         assert "reconciled" not in counts.stats
 
 
-def _record(kind: str, slot: Slot, fates: list[str]) -> Record:
+def _record(words: str, slot: Slot, fates: list[str]) -> Record:
+    record = _bare_record(words.removesuffix("+"), slot, fates)
+    if words.endswith("+") and isinstance(record, Ending):
+        return Followed(record, _follow_ups(slot))
+    return record
+
+
+def _follow_ups(slot: Slot) -> list[bytes]:
+    """Return one or two payloads, always the same for a slot."""
+    return [b"after %d" % number for number in range(1 + slot.index % 2)]
+
+
+def _bare_record(kind: str, slot: Slot, fates: list[str]) -> Record:
     state = msgspec.structs.replace(slot.state, tries=slot.state.tries + 1)
     match kind:
         case "done":
