@@ -5,12 +5,15 @@ can't use raises ValueError with the words that follow "must be" in an error lin
 where a value comes from nor what it is for.
 """
 
+import base64
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 Read = Callable[[object], object]
+
+WEBHOOK_PREFIX = "whsec_"
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})*")
@@ -94,6 +97,19 @@ def text(value: object) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError("text in one line")
     return value
+
+
+def webhook_secret(value: object) -> str:
+    """Return a key of the Standard Webhooks scheme: whsec_ and base64, or any other text."""
+    secret = text(value)
+    if not secret.startswith(WEBHOOK_PREFIX):
+        return secret
+    try:
+        if base64.b64decode(secret.removeprefix(WEBHOOK_PREFIX), validate=True):
+            return secret
+    except ValueError:
+        pass
+    raise ValueError(f"base64 behind {WEBHOOK_PREFIX}, or text that does not begin so")
 
 
 def listen_address(value: object) -> tuple[str, int]:

@@ -22,6 +22,7 @@ from geomail.values import (
     seconds,
     switch,
     text,
+    webhook_secret,
     whole,
 )
 
@@ -141,7 +142,7 @@ class Settings:
     nameservers: tuple[tuple[str, int], ...] = setting(
         (),
         name_servers,
-        "with the relay `mx`: name servers to ask, instead of those in /etc/resolv.conf",
+        "name servers that the relay `mx` and URL tasks ask, instead of the system's",
         name="nameserver",
     )
     listen_tcp: tuple[str, int] | None = setting(
@@ -189,7 +190,10 @@ class Settings:
     )
     url_redirects: int = setting(5, whole(0, 20), "redirects that it follows")
     callback_secret: str | None = setting(
-        None, text, "key that callbacks are signed with", is_secret=True
+        None,
+        webhook_secret,
+        "key that callbacks are signed with: whsec_ and base64, or any text",
+        is_secret=True,
     )
     tasks: tuple[str, ...] = setting(
         (), modules, "Python modules with the tasks that may be called"

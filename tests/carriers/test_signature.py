@@ -5,6 +5,7 @@ import hmac
 
 import pytest
 
+from geomail import config
 from geomail.carriers.signature import key_of, signature_headers
 from geomail.errors import ConfigError
 
@@ -27,6 +28,12 @@ def test_plain_text_is_a_key_too() -> None:
 
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_not base64!", "whsec_abc", "whsec_ä"])
-def test_keys_that_are_none_are_named(secret: str) -> None:
-    with pytest.raises(ConfigError, match="base64"):
-        key_of(secret)
+def test_keys_that_are_none_are_named_at_the_start(secret: str) -> None:
+    with pytest.raises(ConfigError, match="CALLBACK_SECRET must be base64 behind whsec_"):
+        config.load({}, {"GEOMAIL_CALLBACK_SECRET": secret})
+
+
+@pytest.mark.parametrize("secret", ["whsec_c2VjcmV0", "any text", "whsecret"])
+def test_keys_are_settings(secret: str) -> None:
+    settings = config.load({}, {"GEOMAIL_CALLBACK_SECRET": secret})
+    assert settings.callback_secret == secret
