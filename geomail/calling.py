@@ -23,6 +23,7 @@ No gevent, and nothing of the worker's environment named GEOMAIL_…: passwords 
 """
 
 import atexit
+import gc
 import inspect
 import json
 import os
@@ -66,6 +67,7 @@ def main(modules: Sequence[str]) -> None:
     sys.path.insert(0, str(Path.cwd()))
     error = _import(modules)
     if error is None:
+        gc.freeze()  # a collection in a child would copy all pages that it shares with us
         names = [[*name, task.timeout_s] for name, task in tasks.registered.items()]
         _say(control, json.dumps({"tasks": names}))
         _call_kernel(_DEATH_SIGNAL, 0)
@@ -162,22 +164,17 @@ class _Template:
             os.close(channel)
             os.close(output)
 
-    def _reap(self) -> bool:
-        """Bury all that have ended, each with its group; return whether others live."""
-        while True:
-            try:
-                ended = waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return False
-            if ended is None:
-                return True
-            number = self._numbers.pop(ended.si_pid, None)
-            if number is not None:
-                _kill_group(ended.si_pid)
-            _, status = waitpid(ended.si_pid, 0)
-            if number is not None:
-                del self._pids[number]
-                _say(self._control, f"ended {number} {os.waitstatus_to_exitcode(status)}")
+    def _reap(self) -> None:
+        """Bury all that have ended, each with its group."""
+        with suppress(ChildProcessError):
+            while ended := waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                number = self._numbers.pop(ended.si_pid, None)
+                if number is not None:
+                    _kill_group(ended.si_pid)
+                _, status = waitpid(ended.si_pid, 0)
+                if number is not None:
+                    del self._pids[number]
+                    _say(self._control, f"ended {number} {os.waitstatus_to_exitcode(status)}")
 
     def _end(self) -> None:
         for pid in self._numbers:
@@ -286,11 +283,11 @@ class _Child:
 
     def _answer(self, status: int, why: str) -> None:
         _flush()
-        said = json.dumps([status, why[:_WHY_MAX]]).encode() + b"\n"
+        said = json.dumps([status, why[:_WHY_MAX]], ensure_ascii=False) + "\n"
         with suppress(OSError):
             # A task that closes what it doesn't know may have got our number for a file of its own.
             if _identity(self._channel) == self._identity:
-                os.write(self._channel, said)
+                os.write(self._channel, said.encode("utf-8", "replace"))
 
 
 def _perform(request: Mapping[str, Any]) -> tuple[int, str]:

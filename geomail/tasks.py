@@ -93,6 +93,8 @@ def take_in_hand(call: Call) -> None:
 
 
 def _mark(marked: _Marked, *, name: str | None, timeout_s: float | None) -> _Marked:
+    if timeout_s is not None and timeout_s <= 0:
+        raise GeomailError(f"@geomail.task: timeout_s must be more than 0, not {timeout_s:g}")
     origin = f"{marked.__module__}.{marked.__qualname__}"
     own = name or marked.__name__
     if not isinstance(marked, type):

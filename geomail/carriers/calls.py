@@ -156,7 +156,9 @@ class Calls:
             raise
         self._settings, self._template = settings, template
         self._templates = [one for one in self._templates if one.is_alive]
-        if template:
+        if template and self._is_stopping:
+            template.stop()
+        elif template:
             self._templates.append(template)
 
     @contextmanager
@@ -223,7 +225,8 @@ def _by_status(status: int, why: str) -> Outcome:
     if status == 0:
         return Outcome(Fate.DELIVERED, Blame.NOBODY, _PHASE, "done")
     fate = Fate.NEVER if status == NEVER else Fate.LATER
-    return Outcome(fate, Blame.MESSAGE, _PHASE, why or f"exit status {status}", status)
+    text = " ".join(why.split()) or f"exit status {status}"
+    return Outcome(fate, Blame.MESSAGE, _PHASE, text, status)
 
 
 def _failed(fate: Fate, text: str) -> Outcome:

@@ -123,7 +123,8 @@ def test_a_task_runs_with_its_params_and_its_id(make: Make, folder: Path) -> Non
 @pytest.mark.parametrize(
     ("worker", "params", "fate", "text"),
     [
-        ("fail", "why\nso", Fate.LATER, "ValueError: why\nso"),
+        ("fail", "why\nso", Fate.LATER, "ValueError: why so"),
+        ("fail", "\U0001f4e7" * 4000, Fate.LATER, "ValueError: " + "\U0001f4e7" * 1988),
         ("later", None, Fate.LATER, "LookupError: awaited"),
         ("give_up", None, Fate.NEVER, "no such customer"),
         ("interrupt", None, Fate.LATER, "KeyboardInterrupt"),
