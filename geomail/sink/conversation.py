@@ -78,11 +78,10 @@ class Misbehaving(Conversation):
         if self._is_asked and self._server.phase in _IN_CONTENT:
             self._reset_within_content()
 
-    def _write(self) -> None:
-        if output := self._server.output():
-            if self._sink.delay_s:
-                gevent.sleep(self._sink.delay_s)
-            self._sock.sendall(output)
+    def _write(self) -> bool:
+        if self._sink.delay_s and self._server.has_output:
+            gevent.sleep(self._sink.delay_s)
+        return super()._write()
 
     # MAIL and RCPT
 

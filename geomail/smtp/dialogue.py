@@ -26,6 +26,11 @@ class Dialogue:
         """Tell whether the connection is to be closed once the output is written."""
         return self.phase is Phase.CLOSED
 
+    @property
+    def has_output(self) -> bool:
+        """Tell whether there is something to be written."""
+        return bool(self._out)
+
     def close(self, last: Answer | None = None) -> None:
         """End the conversation, with `last` (a 421) as its last reply."""
         if last:

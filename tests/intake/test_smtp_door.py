@@ -252,7 +252,7 @@ def test_a_large_mail(door: Opened) -> None:
     with door.client() as client:
         client.sendmail("a@x.example", "b@y.example", content)
     assert content_of(door.jobs()[0]["raw"]) == content
-    assert door.door.kept == 0
+    assert door.gate.room.held == 0
 
 
 def test_half_a_mail_is_none(door: Opened) -> None:
@@ -263,4 +263,4 @@ def test_half_a_mail_is_none(door: Opened) -> None:
     bare.socket.shutdown(socket.SHUT_WR)
     assert bare.rest() == b""
     assert door.jobs() == []
-    assert door.door.kept == 0
+    assert door.gate.room.held == 0
