@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import gevent
 import msgspec
 
 from geomail import job
@@ -181,6 +182,9 @@ class Many:
         yield b"".join([next(taken) if answer is None else answer for answer in answers])
 
     def _submit(self, ready: Sequence[bytes]) -> list[bytes]:
+        if not ready:
+            gevent.sleep(0)  # errors alone are no wait, in which others have their turn
+            return []
         refusal = self._refusal or self._pressed()
         if refusal is None:
             try:

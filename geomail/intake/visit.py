@@ -21,6 +21,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
+import gevent
 import msgspec
 
 from geomail.intake.bodies import body_of
@@ -133,7 +134,10 @@ class Visit:
     def _more(self, within_s: float) -> bytes:
         """Return what comes next, b"" at the end; raises TimeoutError."""
         self._sock.settimeout(max(0.001, within_s))
-        return self._sock.recv(_PIECE)
+        data = self._sock.recv(_PIECE)
+        if len(data) > _SMALL:
+            gevent.sleep(0)  # who sends without a pause is no reason for others to wait
+        return data
 
     def _send(self, data: bytes) -> None:
         self._sock.settimeout(self._idle_s)
