@@ -20,6 +20,7 @@ come.
 
 import hmac
 import socket
+import time
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
@@ -31,13 +32,12 @@ import msgspec
 from geomail import metrics
 from geomail.config import Settings
 from geomail.errors import PayloadError
-from geomail.intake import messages
+from geomail.intake import limits, messages
 from geomail.intake.bodies import BodyError
 from geomail.intake.gate import Gate
 from geomail.intake.heads import Fault, Head
-from geomail.intake.messages import Answer, Many, fault
+from geomail.intake.messages import PUSH_JOBS, ROOM_S, SMALL, Answer, Many, fault
 from geomail.intake.reception import Reception
-from geomail.intake.space import Place, Space
 from geomail.intake.visit import Stream, TooSlowError, Visit
 
 _FULL_BODY = b'{"error":"door_connections are there already: come again in a second"}\n'
@@ -58,8 +58,8 @@ class HttpDoor:
         self._gate = gate
         self._token = settings.door_token
         self._idle_s = settings.door_idle_s
-        self._most_bytes = settings.door_max_mb * 1_000_000
-        self._space = Space(settings.memory_mb * 1_000_000 // 2)
+        self._most_bytes = limits.most_bytes(settings)
+        self._rate = settings.door_rate
         self._reception = Reception(
             self._converse, most=settings.door_connections, farewell=_FULL, tls=tls
         )
@@ -72,10 +72,14 @@ class HttpDoor:
         """Accept no more, answer what is in hand, and leave."""
         self._reception.stop(grace_s)
 
-    def _converse(self, sock: socket.socket, _host: str) -> None:
-        visit = Visit(sock, self._idle_s)
-        while self._turn(visit):
-            pass
+    def _converse(self, sock: socket.socket, host: str) -> None:
+        share = self._gate.room.share()
+        visit = Visit(sock, host, share, self._idle_s)
+        try:
+            while self._turn(visit):
+                share.hold(0)
+        finally:
+            share.hold(0)
 
     def _turn(self, visit: Visit) -> bool:
         """Serve one request; return whether there may be another."""
@@ -96,7 +100,7 @@ class HttpDoor:
     def _serve(self, visit: Visit, head: Head, keeps: bool) -> bool:
         answer = self._read_only(head)
         if answer is None:
-            answer = self._objection(head)
+            answer = self._objection(head, visit.host)
             if answer is None:
                 return self._take(visit, head, keeps)
         keeps = visit.skip_body(head) and keeps
@@ -157,7 +161,7 @@ class HttpDoor:
 
     # ---- taking messages
 
-    def _objection(self, head: Head) -> Answer | None:
+    def _objection(self, head: Head, host: str) -> Answer | None:
         """Return what is against a POST as far as its head tells; None when its body is wanted."""
         stranger = self._stranger(head)
         if stranger is not None:
@@ -170,7 +174,7 @@ class HttpDoor:
             return fault(415, why, ("Accept-Encoding", "identity"))
         if kind == _ONE and (head.length or 0) > self._most_bytes:
             return self._too_large()
-        return messages.too_many(self._gate)
+        return messages.too_many(self._gate, host)
 
     def _too_large(self) -> Answer:
         return fault(413, f"at most {self._most_bytes:,} bytes are taken (door_max_mb)")
@@ -184,24 +188,24 @@ class HttpDoor:
         else:
             if _type_of(head) != _ONE:
                 return self._take_many(visit, head, key, keeps)
-            with self._space.place() as place:
-                payload = self._whole_body(visit, head, place)
-                if isinstance(payload, bytes):
-                    answer = messages.take_one(self._gate, payload, key)
-                    self._say(visit, answer, head, keeps=keeps)
-                    return keeps
-                answer = payload
+            payload = self._whole_body(visit, head)
+            if isinstance(payload, bytes):
+                self._gate.rates.spend(visit.host, 1, time.monotonic())
+                answer = messages.take_one(self._gate, payload, key)
+                self._say(visit, answer, head, keeps=keeps)
+                return keeps
+            answer = payload
         self._say(visit, answer, head, keeps=False)
         return False
 
-    def _whole_body(self, visit: Visit, head: Head, place: Place) -> bytes | Answer:
+    def _whole_body(self, visit: Visit, head: Head) -> bytes | Answer:
         pieces: list[bytes] = []
         size = 0
         for piece in visit.body(head):
             size += len(piece)
             if size > self._most_bytes:
                 return self._too_large()
-            if not place.grow_to(size):
+            if size > SMALL and not visit.share.hold(size, patience_s=ROOM_S):
                 return messages.later(503, messages.CROWDED, 1)
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -209,13 +213,12 @@ class HttpDoor:
     def _take_many(self, visit: Visit, head: Head, key: str | None, keeps: bool) -> bool:
         stream = Stream(visit, head, _LINES[0].encode(), keeps=keeps)
         try:
-            with self._space.place() as place:
-                many = Many(self._gate, key, place, self._most_bytes)
-                for piece in visit.body(head):
-                    for told in many.feed(piece):
-                        stream.write(told)
-                for told in many.end():
+            many = self._many(visit, key)
+            for piece in visit.body(head):
+                for told in many.feed(piece):
                     stream.write(told)
+            for told in many.end():
+                stream.write(told)
         except (BodyError, TooSlowError) as error:
             if not stream.has_begun:
                 raise
@@ -230,6 +233,15 @@ class HttpDoor:
         if not stream.keeps:
             visit.leave()
         return stream.keeps
+
+    def _many(self, visit: Visit, key: str | None) -> Many:
+        def pay(jobs: int) -> None:
+            delay_s = self._gate.rates.spend(visit.host, jobs, time.monotonic())
+            if delay_s:
+                self._reception.leaving.wait(delay_s)
+
+        most = {"most_bytes": self._most_bytes, "most_jobs": self._rate or PUSH_JOBS}
+        return Many(self._gate, key, visit.share, pay=pay, **most)
 
 
 def _type_of(head: Head) -> str:

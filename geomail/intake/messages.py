@@ -16,7 +16,8 @@ answer for what Redis has; a client that lost it sends again with the same key.
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,12 +27,13 @@ import msgspec
 from geomail import job
 from geomail.errors import PayloadError
 from geomail.intake.gate import Gate, Refused
-from geomail.intake.space import Place
+from geomail.intake.limits import Share
 from geomail.job.payload import MAX_BYTES
 
 NOT_KNOWN = "not known: never taken, or ended more than a day ago"
 CROWDED = "too much is coming at once (memory_mb): send again in a second"
-_PUSH_JOBS, _PUSH_BYTES = 500, 1_000_000
+SMALL, ROOM_S = 64 * 1024, 2.0  # what needs no room of its own; how long room is waited for
+PUSH_JOBS, _PUSH_BYTES = 500, 1_000_000
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")
 _KEY = re.compile(r'"?([!#-~]{1,200})"?')
 _STATES = {"waiting": "queued"}
@@ -56,11 +58,16 @@ def later(status: int, why: str, retry_after_s: float) -> Answer:
     return fault(status, why, ("Retry-After", str(max(1, math.ceil(retry_after_s)))))
 
 
-def too_many(gate: Gate) -> Answer | None:
-    """Return the answer to whoever brings jobs while too many wait; None when they are welcome."""
-    if gate.pressure == "ok":
-        return None
-    return later(429, _high(gate), gate.retry_after_s)
+def too_many(gate: Gate, host: str) -> Answer | None:
+    """Return the answer to whoever brings jobs while too many wait, or came from the same address;
+    None when they are welcome.
+    """
+    debt_s = gate.rates.debt_s(host, time.monotonic())
+    if debt_s:
+        return later(429, "this address brings more jobs a second than door_rate allows", debt_s)
+    if gate.pressure == "high":
+        return later(429, _high(gate), gate.retry_after_s)
+    return None
 
 
 def read_key(text: str) -> str:
@@ -104,13 +111,26 @@ def broken_off(why: str) -> bytes:
 class Many:
     """Lines with a job each. What `feed` and `end` give is to be sent to the client."""
 
-    def __init__(self, gate: Gate, key: str | None, place: Place, most_bytes: int) -> None:
-        """`place`: for what is held; `most_bytes`: of one line."""
+    def __init__(
+        self,
+        gate: Gate,
+        key: str | None,
+        share: Share,
+        *,
+        most_bytes: int,
+        most_jobs: int,
+        pay: Callable[[int], None],
+    ) -> None:
+        """`share`: for what is held; `most_bytes`: of one line; `most_jobs`: in one push, before
+        which `pay` is told of their number, and may wait.
+        """
         self.lines = 0
         self._gate = gate
-        self._place = place
+        self._share = share
         self._key = key
         self._most_bytes = most_bytes
+        self._most_jobs = min(most_jobs, PUSH_JOBS)
+        self._pay = pay
         self._begun: list[bytes] = []  # of a line whose end has not come
         self._begun_bytes = 0
         self._fault: str | None = None  # of that line
@@ -139,7 +159,7 @@ class Many:
         if self._fault is None:
             if size > self._most_bytes:
                 self._fault = f"a job has at most {self._most_bytes:,} bytes (door_max_mb)"
-            elif not self._place.grow_to(size + self._ready_bytes):
+            elif size > SMALL and not self._share.hold(size + self._ready_bytes, patience_s=ROOM_S):
                 self._fault = CROWDED
         if self._fault is None:
             self._begun.append(data)
@@ -154,7 +174,7 @@ class Many:
             self._refuse(fault)
         elif line := (begun[0] if len(begun) == 1 else b"".join(begun)).strip():
             self._take(line)
-        if len(self._answers) >= _PUSH_JOBS or self._ready_bytes >= _PUSH_BYTES:
+        if len(self._answers) >= self._most_jobs or self._ready_bytes >= _PUSH_BYTES:
             yield from self._push()
 
     def _take(self, line: bytes) -> None:
@@ -178,13 +198,14 @@ class Many:
         answers, ready = self._answers, self._ready
         self._answers, self._ready, self._ready_bytes = [], [], 0
         taken = iter(self._submit(ready))
-        self._place.clear()
+        self._share.hold(0)
         yield b"".join([next(taken) if answer is None else answer for answer in answers])
 
     def _submit(self, ready: Sequence[bytes]) -> list[bytes]:
         if not ready:
             gevent.sleep(0)  # errors alone are no wait, in which others have their turn
             return []
+        self._pay(len(ready))
         refusal = self._refusal or self._pressed()
         if refusal is None:
             try:

@@ -26,12 +26,12 @@ import msgspec
 
 from geomail.intake.bodies import body_of
 from geomail.intake.heads import END, Fault, Head, fault_so_far, read_head
-from geomail.intake.messages import Answer
+from geomail.intake.limits import Share
+from geomail.intake.messages import SMALL, Answer
 
 _PIECE = 256 * 1024
 _SLOWEST = 1000  # bytes a second
 _LAST_WORDS_S = 2.0
-_SMALL = 64 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _encode = msgspec.json.encode
 
@@ -45,9 +45,11 @@ class GoneError(ConnectionError):
 
 
 class Visit:
-    """A client's connection."""
+    """A client's connection; `share` is for what is held of its jobs."""
 
-    def __init__(self, sock: socket.socket, idle_s: float) -> None:
+    def __init__(self, sock: socket.socket, host: str, share: Share, idle_s: float) -> None:
+        self.host = host
+        self.share = share
         self._sock = sock
         self._idle_s = idle_s
         self._held = b""  # of the next request
@@ -105,7 +107,7 @@ class Visit:
 
     def skip_body(self, head: Head) -> bool:
         """Read a body that nobody wants, if it is small; return whether it was."""
-        if head.length is None or head.length > _SMALL or (head.length and head.waits):
+        if head.length is None or head.length > SMALL or (head.length and head.waits):
             return False
         for _ in self.body(head):
             pass
@@ -135,7 +137,7 @@ class Visit:
         """Return what comes next, b"" at the end; raises TimeoutError."""
         self._sock.settimeout(max(0.001, within_s))
         data = self._sock.recv(_PIECE)
-        if len(data) > _SMALL:
+        if len(data) > SMALL:
             gevent.sleep(0)  # who sends without a pause is no reason for others to wait
         return data
 

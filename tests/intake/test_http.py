@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from http.client import HTTPConnection
 from urllib.request import Request, urlopen
 
@@ -273,3 +274,24 @@ def test_one_connection_too_many(opens: Open) -> None:
         assert answer.fields["retry-after"] == "1"
         assert "door_connections" in answer.json["error"]
     until(lambda: house.ask("GET", "/healthz").status == 200)
+
+
+def test_more_jobs_a_second_than_allowed(opens: Open) -> None:
+    house = opens(door_rate="2")
+    seen = [house.post(MAIL) for _ in range(5)]
+    statuses = [answer.status for answer in seen]
+    assert statuses[:2] == [202, 202]
+    assert 429 in statuses
+    refused = seen[statuses.index(429)]
+    assert int(refused.fields["retry-after"]) == 1
+    assert "door_rate" in refused.json["error"]
+    until(lambda: house.post(MAIL).status == 202)
+
+
+def test_many_more_than_allowed_wait(opens: Open) -> None:
+    house = opens(door_rate="10")
+    began = time.monotonic()
+    answer = house.ask("POST", "/v1/messages", lines(*[MAIL] * 25), LINES)
+    assert len(answer.lines) == 25
+    assert time.monotonic() - began > 1
+    assert house.waiting() == 25
