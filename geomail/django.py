@@ -2,10 +2,11 @@
 
     GEOMAIL = {"redis": "redis://127.0.0.1:6379", "queue": "queue:email", "timeout_s": 10}
 
-All three may be left out. Django writes each message, and geomail sends it as it is: whatever
-Django's own backends can send looks the same through this one. A message that is not plain ASCII is
-written as 7-bit, so that every host takes it. `message.geomail` may hold more keys of the
-payload (`relay`, `send_at`, `dedupe_key`, `id`, …); the job's id is in `message.geomail_id` then.
+All three may be left out; with MAILERS (Django 6.1) they may stand in OPTIONS. Django writes each
+message, and geomail sends it as it is: whatever Django's own backends can send looks the same
+through this one. A message that is not plain ASCII is written as 7-bit, so that every host takes
+it. `message.geomail` may hold more keys of the payload (`relay`, `send_at`, `dedupe_key`, `id`, …);
+the job's id is in `message.geomail_id` then.
 
 Promised: what is counted as sent is on the queue. Threads, greenlets and forked processes share
 what they may (geomail.client). Not promised: that it has been delivered; ask the client's
@@ -29,17 +30,30 @@ from geomail import spelling
 from geomail.client import Client
 from geomail.errors import GeomailError
 
-_SETTINGS = ("redis", "queue", "timeout_s")
 _SEVEN_BIT = compat32.clone(cte_type="7bit", linesep="\r\n")
 
 
 class EmailBackend(BaseEmailBackend):
     """Puts messages on geomail's queue."""
 
-    def __init__(self, fail_silently: bool = False, **_others: object) -> None:
-        """Read `GEOMAIL`; raises ImproperlyConfigured. What other backends take is passed over."""
-        super().__init__(fail_silently=fail_silently)
-        self._given = _given()
+    def __init__(
+        self,
+        fail_silently: bool = False,
+        *,
+        alias: str | None = None,
+        redis: str | None = None,
+        queue: str | None = None,
+        timeout_s: float | None = None,
+        **others: object,
+    ) -> None:
+        """Read `GEOMAIL`, which the options go before; raises ImproperlyConfigured.
+
+        What `send_mail` tells every backend, as `username`, is passed over.
+        """
+        super().__init__(**({} if alias is None else {"alias": alias, **others}))
+        self.fail_silently = fail_silently
+        options = {"redis": redis, "queue": queue, "timeout_s": timeout_s}
+        self._given = _given(options)
 
     def send_messages(self, email_messages: Sequence[Any]) -> int:
         """Put messages on the queue, and return how many are there."""
@@ -63,14 +77,15 @@ class EmailBackend(BaseEmailBackend):
         return True
 
 
-def _given() -> tuple[tuple[str, Any], ...]:
+def _given(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     given: Mapping[str, Any] = getattr(settings, "GEOMAIL", {})
     for name in given:
-        if name not in _SETTINGS:
+        if name not in options:
             raise ImproperlyConfigured(
-                f"GEOMAIL has no {name!r}{spelling.hint(str(name), _SETTINGS)}"
+                f"GEOMAIL has no {name!r}{spelling.hint(str(name), options)}"
             )
-    return tuple(pair for pair in given.items() if pair[1] is not None)
+    pairs = [*given.items(), *options.items()]
+    return tuple({name: value for name, value in pairs if value is not None}.items())
 
 
 @lru_cache(maxsize=16)
@@ -82,7 +97,7 @@ def _client(*given: tuple[str, Any]) -> Client:
 
 def _written(message: Any) -> bytes:
     """Return the message as Django writes it, without 8-bit content where that can be."""
-    written: bytes = message.message().as_bytes(linesep="\r\n")
+    written: bytes = message.message().as_bytes()
     if written.isascii():
         return written
     # Read anew, because Django's own parts put their 8-bit content back whatever they are told.

@@ -171,6 +171,13 @@ def test_a_setting_that_is_not_known() -> None:
         mail.get_connection()
 
 
+def test_options_go_before_the_settings(stage: Stage) -> None:
+    with override_settings(GEOMAIL={"redis": stage.server.url, "queue": "bulk"}):
+        backend = mail.get_connection(queue="urgent")
+        assert mail.send_mail("s", "t", None, ["ann@example.org"], connection=backend) == 1
+    assert stage.redis.hlen("{urgent}:jobs") == 1
+
+
 def test_it_takes_what_other_backends_take() -> None:
     options = {"username": "u", "password": "p", "host": "h", "port": 25, "use_tls": True}
     assert mail.get_connection("geomail.django.EmailBackend", **options)
