@@ -57,6 +57,7 @@ ANSWER_MAX = 16_384
 
 _WHY_MAX = 2000
 _LAST_WAIT_S = 10
+_FIRST_TO_GO = 500  # of 1000
 _DEATH_SIGNAL, _SUBREAPER = 1, 36  # prctl(2)
 
 
@@ -233,6 +234,7 @@ def _become_child(channel: int, output: int, *, template: int) -> NoReturn:
         with suppress(OSError):
             os.setpgid(0, 0)
         _die_with(template)
+        _go_first()
         # Not ignored, which programs that it starts would inherit; yet a service manager that
         # signals all processes doesn't end a call that may still finish.
         handle(signal.SIGTERM, _go_on)
@@ -374,6 +376,16 @@ def _die_with(parent: int) -> None:
     _call_kernel(_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _go_first() -> None:
+    """When memory is short, be killed before the worker and Redis are."""
+    with suppress(OSError, ValueError):
+        fd = os.open("/proc/self/oom_score_adj", os.O_RDWR)
+        with suppress(OSError):
+            if int(os.read(fd, 10)) < _FIRST_TO_GO:
+                os.write(fd, b"%d" % _FIRST_TO_GO)
+        os.close(fd)
 
 
 def _children() -> list[int]:

@@ -15,6 +15,9 @@ class that a module only imports, or a method of another name, is out of reach. 
 this work in PHP is ported method by method under its own names, and marked once; where its name is
 no name in Python, it is given: `@geomail.task(name="App\\Task")`.
 
+The modules are imported once, and each call is a fork of that process: what makes connections or
+threads belongs into the tasks, not beside them. What a task leaves running ends with its process.
+
 A task gets `params` as its only argument. What it returns is of no meaning: when it returns, the
 job is done. An exception is a failure, tried again by the schedule of all jobs until its tries are
 over; GiveUp is final at once. A call may come twice, as any job: current() has its id, by which

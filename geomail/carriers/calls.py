@@ -15,7 +15,8 @@ have done its work. A call has a process of its own, or one that has done others
 many run at a time is up to who calls; how long one may take is `task_s`, or the task's own.
 
 Not promised: that a task which puts a process into a session of its own, or whose system call the
-kernel doesn't interrupt, has ended with its call. The first ends with the worker (on Linux).
+kernel doesn't interrupt, has ended with its call. The first ends with the worker (on Linux). Nor
+is this a cage: a task has our user's rights, and what that user may do to our files, it may do.
 """
 
 import time
@@ -137,8 +138,10 @@ class Calls:
         return template, template.fork(job_id)
 
     def _living_template(self) -> Template:
+        if self._template is not None and self._template.is_alive:
+            return self._template  # at once, also while new settings are being read
         with self._starting:
-            if self._template is not None and not self._template.is_alive:
+            if self._template is None or not self._template.is_alive:
                 log.error("calls_ended", hint="the process that starts them; another is started")
                 self._use(self._settings)
             if self._template is None or self._is_stopping:

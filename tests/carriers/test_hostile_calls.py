@@ -102,6 +102,11 @@ def children(params):
     time.sleep(params["sleep"])
 
 @geomail.task
+def copy(params):
+    with open(params[0]) as source, open(params[1], "w") as target:
+        target.write(source.read())
+
+@geomail.task
 def freeze(params):
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -337,6 +342,34 @@ def test_no_process_outlives_a_worker_that_was_killed(folder: Path, how: signal.
         finally:
             worker.send_signal(how)
     wait_until(lambda: not any(map(is_alive, pids_in(folder / "pids"))))
+
+
+def test_nor_does_one_that_still_imports(folder: Path) -> None:
+    slow = "import os, time\nopen('pids', 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    (folder / "hostile.py").write_text(slow)
+    with subprocess.Popen([sys.executable, "-c", WORKER], start_new_session=True) as worker:
+        try:
+            wait_until(lambda: len(pids_in(folder / "pids")) == 1)
+        finally:
+            worker.kill()
+    wait_until(lambda: not any(map(is_alive, pids_in(folder / "pids"))))
+
+
+def test_calls_go_on_while_new_tasks_are_imported(make: Make, folder: Path) -> None:
+    calls = make()
+    slow = "import time\nopen('importing', 'w').close()\ntime.sleep(2)\n" + TASKS
+    (folder / "hostile.py").write_text(slow)
+    calls.configure(calls._settings)
+    wait_until((folder / "importing").exists)
+    old = calls._template
+    assert call(calls, "noop").fate is Fate.DELIVERED
+    assert calls._template is old
+    wait_until(lambda: calls._template is not old)
+
+
+def test_when_memory_is_short_a_task_goes_first(make: Make, folder: Path) -> None:
+    assert call(make(), "copy", ["/proc/self/oom_score_adj", "score"]).fate is Fate.DELIVERED
+    assert int((folder / "score").read_text()) >= 500
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
