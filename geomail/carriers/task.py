@@ -24,12 +24,17 @@ class Task:
 
     @property
     def target(self) -> str:
-        """What people are told of it: the URL without its query, or the name that is called."""
-        if isinstance(self.job, CallTask):
-            return f"{self.job.cls}.{self.job.worker}".lstrip(".")
-        parts = urlsplit(self.job.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        """What people are told of it."""
+        return target_of(self.job)
 
     def is_mine(self) -> bool:
         """Return whether the lease under which this slot was taken is still ours."""
         return self.queue.owns(self.slot)
+
+
+def target_of(job: HttpTask | CallTask) -> str:
+    """Return what people are told of a task: its URL without the query, or the name it calls."""
+    if isinstance(job, CallTask):
+        return f"{job.cls}.{job.worker}".lstrip(".")
+    parts = urlsplit(job.url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -134,7 +134,7 @@ class Admission:
             else:
                 metrics.count("duplicates")
                 log.info("duplicate", id=slot.id, label=job.label, dedupe_key=job.dedupe_key)
-                self._settler.add(queue, Duplicate(slot))
+                self._settle(queue, Duplicate(slot), job)
 
     def _place(
         self, queue: Queue, slot: Slot, job: Job, answers: Mapping[str, Found] | None = None
@@ -142,7 +142,7 @@ class Admission:
         try:
             found = self._admit(queue, slot, job, answers or {})
         except PayloadError as error:
-            self._bury(queue, slot, str(error))
+            self._bury(queue, slot, str(error), job)
             return
         except Exception as error:  # noqa: BLE001 - one job's surprise is not the batch's
             self._postpone(queue, slot, error)
@@ -170,7 +170,7 @@ class Admission:
 
     def split(self, delivery: Delivery, most: int) -> None:
         """Make several of a delivery whose host takes `most` recipients at a time."""
-        self._split(delivery.queue, delivery.slot, delivery.left(), most)
+        self._split(delivery.queue, delivery.slot, delivery.email, delivery.left(), most)
 
     def release(self, queue: Queue, slot: Slot) -> None:
         """Give a slot back untouched: it is taken first by whoever takes next."""
@@ -223,7 +223,7 @@ class Admission:
             route = site
             delivery.route = route.name
         if len(recipients) > 1 and len(recipients) > (most := self._most_recipients(route)):
-            self._split(queue, slot, recipients, most)
+            self._split(queue, slot, job, recipients, most)
             return None
         lane = route.choose(now) or self._lanes.overtake(route, delivery, now)
         if lane is None:
@@ -329,7 +329,7 @@ class Admission:
             chance=self._lanes.chance(),
         )
         _tell(delivery, found, record)
-        self._settler.add(delivery.queue, record)
+        self._settle(delivery.queue, record, delivery.email)
 
     def _ask(
         self,
@@ -379,9 +379,14 @@ class Admission:
             why = said or slot.state.last or "the host never took it"
             raise PayloadError(f"older than {max_age_s:g} s: {why}")
 
-    def _split(self, queue: Queue, slot: Slot, recipients: Sequence[str], most: int) -> None:
+    def _split(
+        self, queue: Queue, slot: Slot, job: Email, recipients: Sequence[str], most: int
+    ) -> None:
         metrics.count("split")
-        self._settler.add(queue, Split(slot, parts_of(slot, recipients, most)))
+        self._settle(queue, Split(slot, parts_of(slot, recipients, most)), job)
+
+    def _settle(self, queue: Queue, record: Record, job: Job) -> None:
+        self._settler.add(queue, self._settler.callbacks.after(record, job))
 
     def _park(self, queue: Queue, slot: Slot, name: str, now: float) -> None:
         route = self._lanes.routes.get(name)
@@ -396,10 +401,14 @@ class Admission:
             state = msgspec.structs.replace(slot.state, route=name, last=error or slot.state.last)
         self._settler.add(queue, Park(slot, name, int(again_in_s * 1000), state))
 
-    def _bury(self, queue: Queue, slot: Slot, reason: str) -> None:
+    def _bury(self, queue: Queue, slot: Slot, reason: str, job: Job | None = None) -> None:
         metrics.count("dead")
         log.warning("dead", id=slot.id, why=reason)
-        self._settler.add(queue, Dead(slot, dead_state(slot, reason, self._clock.now_ms())))
+        record = Dead(slot, dead_state(slot, reason, self._clock.now_ms()))
+        if job is None:
+            self._settler.add(queue, record)
+        else:
+            self._settle(queue, record, job)
 
 
 def _tell(delivery: Delivery, found: Sorted, record: Record) -> None:

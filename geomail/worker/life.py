@@ -316,6 +316,7 @@ class Worker:
             self.admission.configure(settings)
             self.lanes.configure(settings)
             self.carriers.configure(settings)
+            self.settler.callbacks.configure(settings)
         except GeomailError as error:
             self.admission.configure(self.settings)
             log.error("reload_failed", why=str(error), hint="the old settings stay in force")

@@ -8,6 +8,7 @@ is in the journal before it flies. Behind each flight the delivery log gets its 
 import random
 from collections.abc import Callable
 
+import msgspec
 from gevent.event import Event
 
 from geomail import log, metrics
@@ -17,8 +18,9 @@ from geomail.delivery.delivery import Delivery
 from geomail.delivery.lane import Lane
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.job import Job
-from geomail.queue import Dead, Done, Park, Queue, Record, Release, Retry, Slot, Split
+from geomail.queue import Dead, Done, Followed, Park, Queue, Record, Release, Retry, Slot, Split
 from geomail.queue.journal import Journal
+from geomail.worker.callbacks import Callbacks
 from geomail.worker.clock import RedisClock
 from geomail.worker.delivery_log import DeliveryLog
 from geomail.worker.settlement import record_of, record_of_task
@@ -26,7 +28,7 @@ from geomail.worker.settlement import record_of, record_of_task
 _COUNTERS = {Done: "delivered", Retry: "deferred", Dead: "dead", Split: "split"}
 
 # What makes work that no list tells of: due later, or in front of everything.
-_MAKE_WORK = frozenset({Retry, Split, Release, Park})
+_MAKE_WORK = frozenset({Retry, Split, Release, Park, Followed})
 
 
 class Settler:
@@ -46,6 +48,7 @@ class Settler:
         delayed: Callable[[], None],
     ) -> None:
         self.settings = settings
+        self.callbacks = Callbacks(settings, clock)
         self.delivery_log = DeliveryLog(settings.delivery_log)
         self._clock = clock
         self._journal = journal
@@ -72,8 +75,11 @@ class Settler:
         """Take the outcomes of one delivery, one for each recipient."""
         if len(outcomes) < len(delivery.recipients):
             outcomes = outcomes * len(delivery.recipients)  # redirected: one stands for all
-        record = self._record_of(delivery, outcomes)
-        self._journal.append(delivery.queue.name, record)
+        record = whole = self._record_of(delivery, outcomes)
+        if delivery.email.callback_url is not None:
+            pairs = list(zip(delivery.recipients, outcomes, strict=True))
+            whole = self.callbacks.after(record, delivery.email, pairs, lane.name)
+        self._journal.append(delivery.queue.name, whole)
         metrics.count(_COUNTERS[type(record)])
         if type(record) is Done:
             lane.delivered += 1
@@ -81,9 +87,9 @@ class Settler:
             lane.failed += 1
             _log_trouble(delivery.slot, delivery.email, record, _worst(outcomes), lane.name)
         if self.delivery_log.is_wanted:
-            pairs = zip(delivery.recipients, outcomes, strict=True)
-            self.delivery_log.note(delivery, pairs, lane)
-        self.add(delivery.queue, record)
+            each = zip(delivery.recipients, outcomes, strict=True)
+            self.delivery_log.note(delivery, each, lane)
+        self.add(delivery.queue, whole)
 
     def report_task(self, task: Task, outcome: Outcome, asked_s: float | None) -> None:
         """Take the outcome of a task; `asked_s`: how long its host wants to be left alone."""
@@ -96,18 +102,23 @@ class Settler:
             chance=random.random(),  # noqa: S311 - jitter is no secret
             asked_s=asked_s or 0.0,
         )
-        self._journal.append(task.queue.name, record)
+        host = task.route.partition("/")[2]
+        whole = self.callbacks.after(record, task.job, [(task.target, outcome)], host or None)
+        self._journal.append(task.queue.name, whole)
         metrics.count(_COUNTERS[type(record)])
         if type(record) is not Done:
-            _log_trouble(task.slot, task.job, record, outcome, task.route.partition("/")[2])
+            _log_trouble(task.slot, task.job, record, outcome, host)
         if self.delivery_log.is_wanted:
             self.delivery_log.note_task(task, outcome)
-        self.add(task.queue, record)
+        self.add(task.queue, whole)
 
     def progress(
         self, delivery: Delivery, delivered: list[tuple[str, Outcome]], lane: Lane
     ) -> None:
         """Note who has it already of a delivery that goes on; nothing is settled yet."""
+        if delivery.email.callback_url is not None:
+            had = [*(delivery.slot.state.had or ()), *(one for one, _ in delivered)]
+            delivery.slot.state = msgspec.structs.replace(delivery.slot.state, had=had)
         self._journal.note(delivery.queue.name, delivery.slot)
         if self.delivery_log.is_wanted:
             self.delivery_log.note(delivery, delivered, lane)
