@@ -1,6 +1,6 @@
 """An SMTP door under stress: clients that mean no good, and a queue that takes nothing."""
 
-import os
+import random
 import socket
 import time
 import tracemalloc
@@ -89,18 +89,22 @@ def test_a_slow_client_that_gets_on_is_served(door: Opened) -> None:
 
 @pytest.mark.parametrize(
     "beginning",
-    [b"", b"BDAT 1000000000\r\n", ENVELOPE + b"BDAT 1000000000 LAST\r\n", b"AUTH PLAIN "],
+    [
+        *[b"", b"AUTH PLAIN ", DATA, DATA + b"Subject: x\r\n\r\n"],
+        *[b"BDAT 1000000000\r\n", ENVELOPE + b"BDAT 1000000000 LAST\r\n"],
+    ],
 )
-def test_what_never_ends(door: Opened, beginning: bytes) -> None:
-    bare = door.bare()
-    bare.hello()
-    with little_memory():
-        bare.say(beginning)
-        for _ in range(200):
-            bare.say(b"x" * 65536)
-        assert is_served(door)
-    assert door.gate.room.held < 100
-    assert len(door.jobs()) == 1
+def test_what_never_ends(redis_url: str, beginning: bytes) -> None:
+    with opened(redis_url, door_max_mb=1) as door:
+        bare = door.bare()
+        bare.hello()
+        with little_memory():
+            bare.say(beginning)
+            for _ in range(500):
+                bare.say(b"x" * 65536)
+            assert is_served(door)
+        assert door.gate.room.held < 100
+        assert len(door.jobs()) == 1
 
 
 def test_many_large_mails_at_a_time(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,16 +152,51 @@ def test_a_client_that_asks_and_does_not_read(door: Opened) -> None:
     wait_until(lambda: door.door.reception.guests == 0)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_random_bytes(door: Opened, seed: int) -> None:
-    bare = door.bare()
-    try:
-        bare.say(*(os.urandom(500).replace(b"\n", b"\r\n") for _ in range(20)))
-        bare.socket.shutdown(socket.SHUT_WR)
-        assert bare.rest().startswith(b"220 ")
-    except OSError:
-        pass  # it had heard enough
-    assert is_served(door)
+WORDS = [
+    *[
+        b"EHLO ",
+        b"MAIL FROM:<",
+        b"RCPT TO:<",
+        b"DATA\r\n",
+        b"BDAT ",
+        b"BDAT 9 LAST\r\n",
+        b"RSET\r\n",
+    ],
+    *[b"AUTH PLAIN ", b"AUTH LOGIN\r\n", b"STARTTLS\r\n", b">", b"\r\n", b"\r\n.\r\n", b"\0", b"."],
+    *[b" SIZE=", b" RET=", b" NOTIFY=", b"<@,:a@b>", b"QUIT\r\n", b"\xff\xfe", b"@x.example>\r\n"],
+]
+
+
+def rubbish(chance: random.Random) -> bytes:
+    """Return random bytes, between them words that mean something."""
+    pieces = [chance.choice(WORDS), chance.randbytes(chance.randrange(20))]
+    return b"".join(chance.choice(pieces) for _ in range(6))
+
+
+def test_ten_thousand_random_strings(redis_url: str) -> None:
+    chance = random.Random(1)
+    with opened(redis_url, door_idle_s=5) as door, little_memory():
+        for _ in range(500):
+            bare = Bare(door.address)
+            with suppress(OSError), bare.socket:  # it may have heard enough
+                bare.say(*(rubbish(chance) for _ in range(20)))
+                bare.socket.shutdown(socket.SHUT_WR)
+                assert bare.rest().startswith(b"220 ")
+        assert is_served(door)
+        wait_until(lambda: door.door.reception.guests == 0)
+        assert door.gate.room.held == 0
+
+
+def test_a_hundred_that_drip(door: Opened) -> None:
+    """They are ended one after the other, and the others are served meanwhile."""
+    drips = [door.bare() for _ in range(100)]
+    begun = time.monotonic()
+    while door.door.reception.guests > 1:
+        assert time.monotonic() < begun + 20
+        for bare in drips:
+            with suppress(OSError):
+                bare.say(b"N")
+        assert is_served(door)
 
 
 def test_one_connection_too_many(redis_url: str) -> None:

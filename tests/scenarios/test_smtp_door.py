@@ -6,6 +6,7 @@ import socket
 import time
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from typing import IO
 
 import gevent
@@ -72,6 +73,15 @@ def test_a_mail_by_chunks_without_a_last_line_end(stage: Stage) -> None:
     stage.burst(relay=host)
     [mail] = host.look()
     assert content_of(mail.content) == content + b"\r\n"
+
+
+def test_what_can_not_be_is_said_at_once(stage: Stage, tmp_path: Path) -> None:
+    port = free_port()
+    said = stage.refusal("listen", "--smtp", str(port), status=2, door_logins=tmp_path / "none")
+    assert f"can't read logins from {tmp_path}/none: No such file or directory" in said
+    door_of(stage, port)
+    said = stage.refusal("listen", "--smtp", str(port), status=2)
+    assert f"the smtp door can't listen on 127.0.0.1:{port}: Address already in use" in said
 
 
 class Sender:
