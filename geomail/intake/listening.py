@@ -117,6 +117,8 @@ def tls_of(settings: Settings) -> ssl.SSLContext | None:
     if settings.door_cert is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # Else OpenSSL writes nothing more once reading has ended, and there may be answers to give.
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     load_certificate(context, settings)
     return context
 

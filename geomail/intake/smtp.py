@@ -249,7 +249,7 @@ class _Client(Conversation):
         if self._taken:
             self._push()
         if self._server.failed_logins > self._failed_logins:
-            self._resent()
+            self._note_wrong_password()
         has_written = super()._write()
         if has_written:
             self._note_life()
@@ -276,8 +276,8 @@ class _Client(Conversation):
             return [each if isinstance(each, Answer) else _AWAY for each in taken]
         return [each if isinstance(each, Answer) else _queued(each, ids) for each in taken]
 
-    def _resent(self) -> None:
-        """Note wrong passwords, and be slow, so that nobody tries many."""
+    def _note_wrong_password(self) -> None:
+        """Say so, for whoever watches the log, and be slow: nobody shall try many."""
         self._failed_logins = self._server.failed_logins
         log.warning("login_failed", door="smtp", host=self._address, times=self._failed_logins)
         gevent.sleep(_FAILED_LOGIN_S)

@@ -158,3 +158,15 @@ def test_logins_that_are_none(redis_url: str, logins: str, content: str) -> None
     Path(logins).write_text(content)
     with pytest.raises(ConfigError, match="must have lines of USER:PASSWORD"):
         opened(redis_url, door_logins=logins).__enter__()
+
+
+def test_a_door_that_closes_says_so_over_tls(door: Opened) -> None:
+    bare = door.bare()
+    bare.hello()
+    bare.say(b"STARTTLS\r\n")
+    assert bare.codes(1) == [220]
+    bare.encrypt()
+    bare.hello_again()
+    door.door.stop(20)
+    assert bare.rest() == b"421 4.3.2 Going down, try again later\r\n"
+    assert door.door.reception.guests == 0
