@@ -3,9 +3,15 @@
 What a door submits lies in `jobs` from the start, with a reference in `pushed`, both written by one
 script. A door has a name of its own and numbers what it sends, one request at a time, so a request
 whose reply was lost is never pushed twice. The end of a job whose id somebody was told (`told`) is
-written down by whoever settles it, and kept for one to two days. Promised: once `submit` returns,
-the queue answers for the jobs. Not promised: that a worker that waits for the producers' list wakes
-for them before its next look (5 s); a door in its process calls `Queue.wake`.
+written down by whoever settles it, and kept for one to two days.
+
+An idle worker waits for the producers' list by BLMOVE, which sees nothing of this. So it waits for
+`T:nudge` too, by BLPOP on a connection of its own, and each push puts an empty element there where
+none is. Why not otherwise: an element of the producers' list can't be told from a producer's;
+BLMPOP waits for both, but pops, and what a client that died has popped is gone (a nudge may go: the
+next look comes within 5 s); pub/sub wakes all workers for each job, and wants rights of its own.
+
+Promised: once `submit` returns, the queue answers for the jobs, and an idle worker is on its way.
 """
 
 import secrets
@@ -53,7 +59,7 @@ class Door:
 
     def _push(self, piece: list[bytes], state: JobState) -> list[str]:
         keys = self._keys
-        names = (keys.jobs, keys.pushed, *keys.outcomes)
+        names = (keys.jobs, keys.pushed, *keys.outcomes, keys.nudge)
         with self._turn:  # a number must not overtake a smaller one: that would be dropped
             self._seq += 1
             prefix = f"{self._name}.{self._seq}."

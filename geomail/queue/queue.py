@@ -57,11 +57,12 @@ class Queue:
         """
         self.name = name
         self.lease_s, self.beat_s = lease_s, beat_s
+        self.high_water = -1
+        """How many waiting jobs are too many for producers, as beats tell them; -1: they don't."""
         self._keys = Keys(name)
-        roles = ("taker", "waker", "settler", "beat", "desk")
-        self._taker, self._waker, self._settler, self._beater, self._desk = (
-            link.open(role, self._keys.list) for role in roles
-        )
+        roles = ("taker", "waker", "nudged", "settler", "beat", "desk")
+        lines = self._lines = [link.open(role, self._keys.list) for role in roles]
+        self._taker, self._waker, self._nudged, self._settler, self._beater, self._desk = lines
         self._lift = Lift(self._taker, self._keys)
         self._door = door.Door(link.open("door", self._keys.list), self._keys)
         self.held: frozenset[tuple[str, str]] = frozenset()
@@ -126,9 +127,9 @@ class Queue:
         return is_gone
 
     def close(self) -> None:
-        """Hang up all connections, ending a wait; nothing in Redis changes."""
+        """Hang up all connections, ending all waits; nothing in Redis changes."""
         self.wake()
-        for connection in (self._taker, self._waker, self._settler, self._beater, self._desk):
+        for connection in self._lines:
             connection.close()
         self._door.close()
 
@@ -139,7 +140,9 @@ class Queue:
         names = self._keys
         keys = [names.open(lease.worker), names.workers, names.held]
         keys += [names.list, names.arrive, names.stats, names.hosts]
-        arguments = (lease.worker, int(register), int(self.lease_s * 1000), shown)
+        keys += [names.jobs, names.delayed, names.dead, names.pressure]
+        lease_ms = int(self.lease_s * 1000)
+        arguments = (lease.worker, int(register), lease_ms, shown, self.high_water)
         reply = self._beater.run(_BEAT, keys, arguments, patient=patient)
         if reply[0] == b"FENCED":
             return None
@@ -227,9 +230,19 @@ class Queue:
             timeout_s=timeout_s + self._wait_reply_s,
         )
 
+    def wait_for_push(self, timeout_s: float) -> bool:
+        """Wait until a door has pushed something since the last time, or `timeout_s`, or `wake()`.
+
+        Returns whether one has. One of all who wait is told.
+        """
+        command = ("BLPOP", self._keys.nudge, max(timeout_s, 0.001))
+        reply = self._nudged.attempt(*command, timeout_s=timeout_s + self._wait_reply_s)
+        return reply is not None
+
     def wake(self) -> None:
-        """End the `wait` of another greenlet, if it has begun."""
+        """End the waits of other greenlets, if they have begun."""
         self._waker.interrupt()
+        self._nudged.interrupt()
 
     def _take(
         self, lease: Lease, seq: int, route: str | None, limits: tuple[int, int, int, str, int]

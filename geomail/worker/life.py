@@ -190,6 +190,7 @@ class Worker:
             gevent.sleep(self.settings.beat_s)
             for queue in self._queues:
                 self._recall(queue)
+                queue.high_water = self.settings.high_water
                 if not queue.beat(self._shown(queue)):
                     log.warning("lease_lost", list=queue.name, worker=queue.worker)
                     queue.register()

@@ -41,6 +41,8 @@ _LARGEST_TAKE = 1000
 _TAKES = 8  # a second, where as many mails as there are connections are through in one
 _UNSETTLED = 4  # takes, that is
 
+Wait = Callable[[Queue], bool]
+
 
 class Popper:
     """Takes batches from the lists for as long as the worker runs."""
@@ -87,7 +89,7 @@ class Popper:
         self._rounds = 0
         self._empty: set[Queue] = set()
         self._calls = 0  # how often somebody said that a list may have something
-        self._waiters: dict[Queue, gevent.Greenlet[..., None]] = {}
+        self._waits: dict[tuple[Queue, Wait], gevent.Greenlet[..., None]] = {}
         self._next_due_ms: int | None = None
         self._suspects: set[Queue] = set()
         self._first: set[Queue] = set()  # those whose suspects may be taken in this round
@@ -237,8 +239,9 @@ class Popper:
         got = self._take(queue, room)
         if got == 0 and calls == self._calls:
             self._empty.add(queue)
-            if queue not in self._waiters:
-                self._waiters[queue] = gevent.spawn(self._wait_for, queue)
+            for wait in (_wait_for_producers, _wait_for_doors):
+                if (queue, wait) not in self._waits:
+                    self._waits[queue, wait] = gevent.spawn(self._wait_for, queue, wait)
         return got
 
     def _charge(self, queue: Queue, got: int) -> None:
@@ -365,13 +368,15 @@ class Popper:
             self._next_due_ms = None
             self._empty.clear()
 
-    def _wait_for(self, queue: Queue) -> None:
+    def _wait_for(self, queue: Queue, wait: Wait) -> None:
         try:
-            queue.wait(_IDLE_S)
+            # A door has nothing to say for hours: then the other wait is what looks now and then.
+            while not wait(queue) and queue in self._empty and not self.is_draining:
+                pass
         except RedisUnusable as error:
             self._unusable(error)
         finally:
-            del self._waiters[queue]
+            del self._waits[queue, wait]
             self._calls += 1
             self._empty.discard(queue)
             self._lanes.news.set()
@@ -401,6 +406,15 @@ class Popper:
         names = self._parked.names()
         routes = [route for name, route in self._lanes.routes.items() if name in names]
         return any(not _is_given_up(route, now) for route in routes)
+
+
+def _wait_for_producers(queue: Queue) -> bool:
+    queue.wait(_IDLE_S)
+    return True  # for all we know
+
+
+def _wait_for_doors(queue: Queue) -> bool:
+    return queue.wait_for_push(_IDLE_S)
 
 
 def _is_given_up(route: Route, now: float) -> bool:

@@ -375,6 +375,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert _seen(now) == {key: job.id for key, job in self.model.seen.items()}
         for bucket in ("outcomes:0", "outcomes:1"):
             now.pop(bucket, None)
+        assert now.pop("nudge", [b""]) == [b""]  # it says nothing
         assert {name: _comparable(name, content) for name, content in now.items()} == (
             self.model.expected()
         )

@@ -121,7 +121,7 @@ class Hired(Worker):
 
     def dismiss(self) -> None:
         """End all of its greenlets, none of them in the midst of a word with Redis."""
-        self.lanes.is_draining = True
+        self.lanes.is_draining = self.popper.is_draining = True
         for lane in self.lanes.lanes:
             lane.ready.clear()
         if self._beginning is not None:
@@ -130,7 +130,7 @@ class Hired(Worker):
         turns = [line._turn for line in lines if isinstance(line, Connection)]
         for turn in turns:
             until(partial(self._has, turn), "a connection with no word under way")
-        gevent.killall([*self._greenlets, *self.popper._waiters.values(), self.lanes._watchdog])
+        gevent.killall([*self._greenlets, *self.popper._waits.values(), self.lanes._watchdog])
         self.lanes._pool.kill(timeout=1)
         for turn in turns:
             turn.release()
