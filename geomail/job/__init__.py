@@ -9,14 +9,27 @@ time. What can't be meant is refused with a PayloadError whose text the producer
 understands: which key, what was expected, what came. Nothing is repaired, because a mail that went
 out slightly wrong can't be called back, while a dead letter can be corrected and sent.
 
+`relay_of` looks at nothing but where a mail may go, which is a tenth of the work.
+
 Not promised: that a host, a relay or a class of that name exists. Who asks for those finds out.
 """
 
+from geomail.job.glance import relay_of
 from geomail.job.kinds import Address, Attachment, CallTask, Dsn, Email, HttpTask, Job
 from geomail.job.payload import fields_of
 from geomail.job.shapes import job_of
 
-__all__ = ["Address", "Attachment", "CallTask", "Dsn", "Email", "HttpTask", "Job", "decode"]
+__all__ = [
+    "Address",
+    "Attachment",
+    "CallTask",
+    "Dsn",
+    "Email",
+    "HttpTask",
+    "Job",
+    "decode",
+    "relay_of",
+]
 
 
 def decode(payload: bytes) -> Job:

@@ -2,15 +2,17 @@
 --
 -- KEYS  open:<worker> jobs delayed dead front suspects routes workers stats seen:0 seen:1 outcomes:0 outcomes:1
 --       batch:<worker>:<seq>… park:<route>… [pushed]
--- ARGV  worker, 'reconciled' or '', number of batches, then for each batch: seq, indexes of its untouched slots
---       that are done ('0,3,4'); then records, `<kind> <batch's number> <slot's index>` and what the kind needs:
+-- ARGV  worker, 'reconciled' or '', number of batches, number of parkings, then
+--       for each batch: seq, indexes of its untouched slots that are done ('0,3,4');
+--       for each parking of slots of one batch: batch's number, indexes, key's number, route, ms until the route
+--       may be tried, json or '' to keep what is there;
+--       then records, `<kind> <batch's number> <slot's index>` and what the kind needs:
 --         done     id, or '' to look it up; json or ''      a touched job was delivered
 --         sent                                   an untouched job was delivered: here only behind `follow`
 --         duplicate                              another job holds its dedupe key: dropped
 --         retry    ms until due, json
 --         unsure   the same; the host may have it already
 --         dead     json
---         park     key's number, route, ms until the route may be tried, json
 --         release  json, or '' to keep what is there
 --         split    id, number of parts, then for each part: slot|retry|dead, ms until due, json
 --         follow   pushed's number, number of payloads, payloads…, another record's kind and what that needs
@@ -22,23 +24,29 @@
 -- closed and nothing is written. The copy comes before the removal: characters in `open` are written last.
 -- A follow-up is pushed when the slot moves, and only then, under the id `<worker>.<seq>.<index>.cb`: of a place that is
 -- settled once. The end of a job whose json says `told` goes to `outcomes`; what dies gives its dedupe key back.
--- O(1) for a done slot that was never touched; otherwise O(bytes of the job).
+-- O(1) for a done slot that was never touched; otherwise O(bytes of the job). All that is parked is written by one
+-- command for the jobs, one for the timers, and one for each route.
 local open, jobs, delayed, dead, front, suspects, routes, workers, stats =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 call('HDEL', open, '')
-local worker, batches = ARGV[1], tonumber(ARGV[3])
+local worker, batches, parkings = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local counted, now = {}, nil
 
-local cursor = 3 + 2 * batches
+local cursor = 4 + 2 * batches
 if cursor < #ARGV then
   size_of('HLEN', jobs)
-  size_of('LLEN', front)
-  size_of('LLEN', suspects)
-  for _, key in ipairs({delayed, dead, routes, workers}) do
-    size_of('ZCARD', key)
-  end
+  size_of('ZCARD', workers)
   for i = 14 + batches, #KEYS do
     size_of('LLEN', KEYS[i])
+  end
+  if parkings > 0 then
+    size_of('ZCARD', routes)
+  end
+  if cursor + 6 * parkings < #ARGV then
+    size_of('LLEN', front)
+    size_of('LLEN', suspects)
+    size_of('ZCARD', delayed)
+    size_of('ZCARD', dead)
   end
   if refusal then
     return refusal
@@ -48,8 +56,8 @@ end
 local lease = call('ZSCORE', workers, worker)
 local is_owner = lease and tonumber(lease) > 0
 
-local function count(name)
-  counted[name] = (counted[name] or 0) + 1
+local function count(name, number)
+  counted[name] = (counted[name] or 0) + (number or 1)
 end
 
 local function tell(id, what, json)
@@ -65,7 +73,7 @@ end
 -- The characters of each batch as a table of bytes; nil for a batch that is not open.
 local tables, taken = {}, {}
 for b = 1, batches do
-  local entry = call('HGET', open, ARGV[2 + 2 * b])
+  local entry = call('HGET', open, ARGV[3 + 2 * b])
   if entry then
     local at = find(entry, ' ', 1, true)
     local characters = {}
@@ -84,12 +92,12 @@ local function is_live(b, index)
 end
 
 local function place_of(b, index)
-  return worker .. '.' .. ARGV[2 + 2 * b] .. '.' .. index
+  return worker .. '.' .. ARGV[3 + 2 * b] .. '.' .. index
 end
 
 for b = 1, batches do
   local characters, done = tables[b], 0
-  for index in string.gmatch(ARGV[3 + 2 * b], '%d+') do
+  for index in string.gmatch(ARGV[4 + 2 * b], '%d+') do
     if not characters then
       if forget(jobs, delayed, dead, place_of(b, index)) then
         done = done + 1
@@ -108,8 +116,10 @@ local function next_arg()
 end
 
 -- What a live slot holds: id, deaths, first seen, json, bytes, is touched; only the id when the job is gone.
-local function slot_of(b, index)
-  local item, id = call('LINDEX', KEYS[13 + b], index), place_of(b, index)
+-- `item`: what lies there, where it was read before.
+local function slot_of(b, index, item)
+  item = item or call('LINDEX', KEYS[13 + b], index)
+  local id = place_of(b, index)
   if not item then
     return id
   end
@@ -138,6 +148,73 @@ local function move(b, index, json, name, place)
   end
   tables[b][index + 1] = SETTLED
   return deaths ~= nil
+end
+
+local function in_pieces(command, key, words)
+  for from = 1, #words, 1000 do
+    call(command, key, unpack(words, from, math.min(from + 999, #words)))
+  end
+end
+
+-- What lies at some indexes of a batch, by index: read by one command where they lie close together.
+local function items_at(b, indexes)
+  local from, to = math.min(unpack(indexes)), math.max(unpack(indexes))
+  if to - from >= 4 * #indexes then
+    return {}
+  end
+  local items = {}
+  for k, item in ipairs(call('LRANGE', KEYS[13 + b], from, to)) do
+    items[from + k - 1] = item
+  end
+  return items
+end
+
+-- Write all that is parked: jobs first, then references, each batch read once.
+local function park_all()
+  local all, indexes_of, items = {}, {}, {}
+  for i = 1, parkings do
+    local b, indexes = tonumber(next_arg()), {}
+    for index in string.gmatch(next_arg(), '%d+') do
+      if is_owner and is_live(b, tonumber(index)) then
+        indexes[#indexes + 1] = tonumber(index)
+      end
+    end
+    local key, route, due, json = KEYS[tonumber(next_arg())], next_arg(), next_arg(), next_arg()
+    all[i] = {b = b, indexes = indexes, key = key, route = route, due = due, json = json}
+    indexes_of[b] = indexes_of[b] or {}
+    for _, index in ipairs(indexes) do
+      table.insert(indexes_of[b], index)
+    end
+  end
+  for b, indexes in pairs(indexes_of) do
+    items[b] = #indexes > 0 and items_at(b, indexes)
+  end
+
+  local written, references, timers = {}, {}, {}
+  for _, parking in ipairs(all) do
+    local b, moved = parking.b, references[parking.key] or {}
+    for _, index in ipairs(parking.indexes) do
+      local id, deaths, first, old_json, bytes = slot_of(b, index, items[b][index])
+      if deaths and is_live(b, index) then
+        written[#written + 1] = id
+        written[#written + 1] = render(deaths, first, parking.json ~= '' and parking.json or old_json, bytes)
+        moved[#moved + 1] = '\1' .. id
+      end
+      tables[b][index + 1] = SETTLED
+    end
+    if #moved > 0 then
+      references[parking.key] = moved
+      timers[#timers + 1], timers[#timers + 2] = now + parking.due, parking.route
+    end
+  end
+  in_pieces('HSET', jobs, written)
+  for key, moved in pairs(references) do
+    in_pieces('LPUSH', key, moved)
+  end
+  if #written > 0 then
+    call('ZADD', routes, 'NX', unpack(timers))
+    count('parked', #written / 2)
+  end
 end
 
 local function split(b, index, whole_id, parts)
@@ -251,14 +328,6 @@ function kinds.dead(b, index)
   end)
 end
 
-function kinds.park(b, index)
-  local key, route, due, json = KEYS[tonumber(next_arg())], next_arg(), next_arg(), next_arg()
-  move(b, index, json, 'parked', function(id)
-    call('LPUSH', key, '\1' .. id)
-    call('ZADD', routes, 'NX', now + due, route)
-  end)
-end
-
 function kinds.release(b, index)
   local home = tables[b] and tables[b][index + 1] == SUSPECT and suspects or front
   move(b, index, next_arg(), 'released', function(id)
@@ -293,6 +362,7 @@ function kinds.follow(b, index)
   end
 end
 
+park_all()
 while cursor < #ARGV do
   local kind, b, index = next_arg(), tonumber(next_arg()), tonumber(next_arg())
   kinds[kind](b, index)
@@ -304,9 +374,9 @@ for b, characters in pairs(tables) do
     text = text .. string.char(unpack(characters, from, math.min(from + 3999, #characters)))
   end
   if find(text, '[.bs]') then
-    call('HSET', open, ARGV[2 + 2 * b], taken[b] .. ' ' .. text)
+    call('HSET', open, ARGV[3 + 2 * b], taken[b] .. ' ' .. text)
   else
-    call('HDEL', open, ARGV[2 + 2 * b])
+    call('HDEL', open, ARGV[3 + 2 * b])
     call('UNLINK', KEYS[13 + b])
   end
 end

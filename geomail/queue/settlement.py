@@ -2,8 +2,9 @@
 
 One `Settlement` is one call of the script: the slots of one worker, bounded in number and in bytes
 so that no call holds Redis up. Deliveries of jobs that were never touched, nearly all there are, go
-as one list of indexes a batch; everything else as a record of its own. Releases go last, newest
-first, so that `front` keeps the old order. Pure: no Redis, no clock.
+as one list of indexes a batch, and what is parked for one route alike as another; everything else
+as a record of its own. Releases go last, newest first, so that `front` keeps the old order. Pure:
+no Redis, no clock.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,9 +39,10 @@ class Settlement:
     def __init__(self, worker: str) -> None:
         """Start an empty call for slots of one worker."""
         self.worker = worker
-        self.routes: list[str] = []
         self.weight = 0
         self._done: dict[int, list[int]] = {}
+        self._parked: dict[tuple[int, str, int], tuple[Park, list[int]]] = {}
+        self._parked_count = 0
         self._moved: list[tuple[Record | None, int, int, list[Argument]]] = []
         self.has_follow_ups = False
 
@@ -50,9 +52,15 @@ class Settlement:
         return list(self._done)
 
     @property
+    def routes(self) -> list[str]:
+        """The routes that something is parked for, in the order of their keys."""
+        return list(dict.fromkeys(route for _, route, _ in self._parked))
+
+    @property
     def is_full(self) -> bool:
         """Whether another record should go into another call."""
-        return len(self._moved) >= _MOST_RECORDS or self.weight >= _MOST_BYTES
+        count = len(self._moved) + self._parked_count
+        return count >= _MOST_RECORDS or self.weight >= _MOST_BYTES
 
     def add_done(self, slot: Slot) -> None:
         """Add a delivery."""
@@ -64,6 +72,18 @@ class Settlement:
             self._moved.append((None, slot.seq, slot.index, ["done", slot.id, json]))
         else:
             indexes.append(slot.index)
+
+    def add_parked(self, record: Park) -> None:
+        """Add what is parked, to those of its batch and route that share its state."""
+        slot = record.slot
+        self.weight += slot.weight
+        self._parked_count += 1
+        key = slot.seq, record.route, id(record.state)
+        if key in self._parked:
+            self._parked[key][1].append(slot.index)
+        else:
+            self._done.setdefault(slot.seq, [])
+            self._parked[key] = record, [slot.index]
 
     def add(self, record: Record) -> None:
         """Add any other record."""
@@ -95,15 +115,20 @@ class Settlement:
 
     def arguments(self, tag: bytes) -> list[Argument]:
         """Return ARGV; `tag` names one more counter for what moves."""
-        packed: list[Argument] = [self.worker, tag, len(self._done)]
+        packed: list[Argument] = [self.worker, tag, len(self._done), len(self._parked)]
         for seq, indexes in self._done.items():
             packed += (seq, ",".join(map(str, indexes)))
         numbers = {seq: number for number, seq in enumerate(self._done, 1)}
+        routes = {
+            route: number
+            for number, route in enumerate(self.routes, 1 + _FIXED_KEYS + len(numbers))
+        }
+        for (seq, route, _), (park, indexes) in self._parked.items():
+            packed += (numbers[seq], ",".join(map(str, sorted(indexes))), routes[route], route)
+            packed += (park.retry_in_ms, encode_state(park.state))
         for _, seq, index, (kind, *words) in self._moved:
-            if kind == "park":
-                words[0] = _FIXED_KEYS + len(numbers) + int(words[0])
-            elif kind == "follow":
-                words[0] = _FIXED_KEYS + len(numbers) + len(self.routes) + 1
+            if kind == "follow":
+                words[0] = 1 + _FIXED_KEYS + len(numbers) + len(routes)
             packed += (kind, numbers[seq], index, *words)
         return packed
 
@@ -123,6 +148,8 @@ class Settlement:
             lease.grow(part.seq, part.index)
         for seq, indexes in self._done.items():
             lease.mark(seq, indexes, DONE)
+        for (seq, _, _), (_, indexes) in self._parked.items():
+            lease.mark(seq, indexes, MOVED)
         for record, seq, index, _ in self._moved:
             lease.mark(seq, [index], DONE if record is None else MOVED)
         for seq in self._done:
@@ -137,18 +164,11 @@ class Settlement:
                 return [kind, due_in_ms, encode_state(state)]
             case Dead(_, state):
                 return ["dead", encode_state(state)]
-            case Park(_, route, retry_in_ms, state):
-                return ["park", self._route(route), route, retry_in_ms, encode_state(state)]
             case Release(_, state):
                 return ["release", encode_state(state)]
             case Split():
                 return _split_words(record)
         raise TypeError(f"expected a record of the queue, got {type(record).__name__}")
-
-    def _route(self, route: str) -> int:
-        if route not in self.routes:
-            self.routes.append(route)
-        return self.routes.index(route) + 1
 
 
 def settlements(records: Sequence[Record]) -> Iterator[Settlement]:
@@ -163,6 +183,8 @@ def settlements(records: Sequence[Record]) -> Iterator[Settlement]:
             call = calls[slot.worker] = Settlement(slot.worker)
         if type(record) is Done:
             call.add_done(slot)
+        elif type(record) is Park:
+            call.add_parked(record)
         elif type(record) is Release:
             releases.append(record)
             continue

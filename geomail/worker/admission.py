@@ -48,6 +48,7 @@ from geomail.worker.clock import RedisClock
 from geomail.worker.parked import Meetings, Parked
 from geomail.worker.settlement import dead_state, parked_state, postponed, since_ms
 from geomail.worker.settler import Settler
+from geomail.worker.shut import Shut
 from geomail.worker.signpost import DEFAULT_RELAY, Signpost
 from geomail.worker.sorting import (
     Place,
@@ -77,6 +78,7 @@ class Admission:
     ) -> None:
         self.parked = Parked(lanes)
         self.meetings: defaultdict[Queue, Meetings] = defaultdict(Meetings)
+        self._shut = Shut(lanes)
         self._claiming: list[tuple[Slot, Job]] = []
         self._searching: dict[int, tuple[Queue, Slot]] = {}
         self._lanes = lanes
@@ -91,13 +93,28 @@ class Admission:
         if bare is not None and _mailbox(bare, "redirect_to").addr != bare:
             raise ConfigError(f"redirect_to must be an address without a name, not {bare!r}")
         self._signpost = Signpost(settings) if settings.routing else None
+        self._default = None if settings.routing else DEFAULT_RELAY
         self._senders = {name: _sender(settings, relay) for name, relay in settings.relays.items()}
         self._settings = settings
+
+    def admit_batch(self, queue: Queue, slots: Sequence[Slot]) -> None:
+        """Put the deliveries of a batch into lanes, or settle them otherwise."""
+        shut, aside = self._shut.begin(time.monotonic()), []
+        for slot in slots:
+            if shut.relays and (record := shut.park(slot, self._default)) is not None:
+                aside.append(record)
+            else:
+                self.admit(queue, slot)
+        if aside:
+            metrics.count("parked", len(aside))
+            self.meetings[queue].in_vain += len(aside)
+            self._settler.add_all(queue, aside)
+        self._admit_claimed(queue)
 
     def admit(self, queue: Queue, slot: Slot) -> None:
         """Put the delivery of `slot` into a lane, or settle it otherwise.
 
-        A job with a `dedupe_key` waits for `admit_claimed`.
+        A job with a `dedupe_key` waits for the end of its batch.
         """
         try:
             job = decode(slot.payload)
@@ -114,7 +131,7 @@ class Admission:
         else:
             self._place(queue, slot, job)
 
-    def admit_claimed(self, queue: Queue) -> None:
+    def _admit_claimed(self, queue: Queue) -> None:
         """Admit the jobs with a dedupe key that came since the last call, each key once.
 
         One question to Redis for all of them; what another job holds the key of is dropped.
@@ -399,7 +416,9 @@ class Admission:
             state = parked_state(name, error)  # thousands of mails, one state: 1.5 us each
         else:
             state = msgspec.structs.replace(slot.state, route=name, last=error or slot.state.last)
-        self._settler.add(queue, Park(slot, name, int(again_in_s * 1000), state))
+        record = Park(slot, name, int(again_in_s * 1000), state)
+        self._shut.note(record, now)
+        self._settler.add(queue, record)
 
     def _bury(self, queue: Queue, slot: Slot, reason: str, job: Job | None = None) -> None:
         metrics.count("dead")

@@ -300,12 +300,11 @@ class Popper:
         self._charge(queue, len(batch.slots))
         self.taken += len(batch.slots)
         self._taken_of[queue] += len(batch.slots)
-        for slot in batch.slots:
-            if self.is_draining:
+        if self.is_draining:
+            for slot in batch.slots:
                 self._admission.release(queue, slot)
-            else:
-                self._admission.admit(queue, slot)
-        self._admission.admit_claimed(queue)
+        else:
+            self._admission.admit_batch(queue, batch.slots)
         self._appetite.note(len(batch.slots), time.monotonic(), is_fresh=route is None)
         return len(batch.slots)
 

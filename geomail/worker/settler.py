@@ -6,7 +6,7 @@ is in the journal before it flies. Behind each flight the delivery log gets its 
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from gevent.event import Event
@@ -142,6 +142,13 @@ class Settler:
     def add(self, queue: Queue, record: Record) -> None:
         """Take a record for the next flight."""
         self._pending.append((queue, record))
+        self._rest.clear()
+        if not self._in_flight:
+            self._work.set()
+
+    def add_all(self, queue: Queue, records: Iterable[Record]) -> None:
+        """Take records of one list for the next flight."""
+        self._pending += [(queue, record) for record in records]
         self._rest.clear()
         if not self._in_flight:
             self._work.set()

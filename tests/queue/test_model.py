@@ -24,6 +24,7 @@ from queue_model import Job, Model, Worker
 from redis_servers import Dump, RedisServer, dump
 
 from geomail.queue import (
+    FRESH,
     Dead,
     Done,
     Duplicate,
@@ -45,6 +46,7 @@ from geomail.queue.link import Script
 pytest_plugins = ("queue_fixtures",)
 
 NEVER_MS = 10**9
+PARKED = JobState(tries=1)  # one object: those of a batch go to Redis together
 ROUTES = ("a", "b")
 KINDS = (
     "done",
@@ -434,7 +436,7 @@ def _bare_record(kind: str, slot: Slot, fates: list[str]) -> Record:
             return Release(slot, state)
         case "split":
             return Split(slot, [_part(fate, state) for fate in fates])
-    return Park(slot, kind, 0, state)
+    return Park(slot, kind, 0, PARKED if slot.state is FRESH else state)
 
 
 def _part(fate: str, state: JobState) -> Part:
@@ -460,11 +462,13 @@ def _seen(now: Dump) -> dict[str, str]:
 
 
 def _turn(entry: tuple[Slot, Job, str]) -> tuple[int, int, int]:
-    """When settle.lua gets to a record: untouched deliveries, others, releases newest first."""
+    """When settle.lua gets to it: untouched deliveries, parked, others, releases newest first."""
     slot, _, kind = entry
     if kind == "front":
-        return (2, -slot.seq, -slot.index)
-    return (0 if kind == "done" and not slot.touched else 1, 0, 0)
+        return (3, -slot.seq, -slot.index)
+    if kind in ROUTES:
+        return (1, 0, 0)
+    return (0 if kind == "done" and not slot.touched else 2, 0, 0)
 
 
 def _comparable(name: str, content: Any) -> Any:

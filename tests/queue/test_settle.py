@@ -247,6 +247,33 @@ def test_earlier_timer_of_a_route_stands(queue: Queue, raw: Raw) -> None:
     assert raw.zscore("{queue:email}:routes", "relay") == first
 
 
+def test_what_is_parked_alike_goes_in_few_commands(queue: Queue, raw: Raw) -> None:
+    payloads = [b"plain %d" % number for number in range(200)]
+    payloads[7], payloads[9] = b"", b"\x01odd"
+    slots = take(queue, *payloads)
+    parked = [slot for slot in slots if slot.index % 2 or slot.index < 20]
+    records: list[Record] = [Park(slot, f"r{slot.index % 4}", 5000, STATE) for slot in parked]
+    for expected in (4, 0):
+        raw.config_resetstat()
+        queue.settle(records)
+        stats = raw.info("commandstats")
+        calls = {
+            name: stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("lpush", "zadd")
+        }
+        assert calls == {"lpush": expected, "zadd": 1 if expected else 0}
+        assert stats.get("cmdstat_lindex", {}).get("calls", 0) <= 5
+        assert queue.counts().parked == {"r0": 5, "r1": 50, "r2": 5, "r3": 50}
+    assert queue.counts().stats["parked"] == len(parked) == 110
+    found = [slot for n in range(4) for slot in queue.take(200, route=f"r{n}").slots]
+    assert [(slot.id, slot.payload, slot.state) for slot in sorted(found, key=_number)] == [
+        (slot.id, slot.payload, STATE) for slot in parked
+    ]
+
+
+def _number(slot: Slot) -> int:
+    return int(slot.id.rpartition(".")[2])
+
+
 def test_many_records_of_all_kinds_in_one_call(queue: Queue) -> None:
     queue.push([b"%d" % number for number in range(900)])
     slots = queue.take(900).slots
