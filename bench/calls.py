@@ -2,17 +2,18 @@
 
     python bench/calls.py [--count 1000] [--processes 4] [--part PART]
 
-COUNT calls are done by `geomail.carriers.calls`, PROCESSES at a time, without Redis; the worker's
-side runs in this process. Among them one hangs (its deadline is a second), one dies by a signal,
-and one raises. Each outcome is compared with what that call should have had; a single difference
-ends the bench with status 1. Shown are calls a second from the first to the last, the deadline
+Of COUNT calls, PROCESSES at a time, one hangs (its deadline is a second), one dies by a signal, and
+one raises. Each outcome is compared with what that call should have had; a single difference ends
+the bench with status 1. First they are done by `geomail.carriers.calls` alone, without Redis, its
+worker's side in this process. Shown are calls a second from the first to the last, the deadline
 included; the time one takes (p50, p99 of those that work); and the CPU time of both sides: ours,
 which is taken from the mails, and that of the template and all children, as the kernel has added
-it up at their ends.
+it up at their ends. Then they are jobs for an idle worker, timed from their push to the last end.
 
     fresh      each call in a process of its own (task_jobs = 1)
     kept       a process does a hundred (task_jobs = 100)
     program    [task.NAME] command = ["true"]
+    worker     fresh, as jobs: those that fail have no second try, and are dead with their reason
     popen      beside them: one Python started for each call, importing the same module; 50 calls
 """
 
@@ -20,6 +21,7 @@ import geomail.__main__  # noqa: F401, I001 - patches, before all else
 
 import argparse
 import dataclasses
+import json
 import os
 import resource
 import subprocess
@@ -61,8 +63,16 @@ _ENDS = {
     "die": ("later", "killed by SIGSEGV"),
     "raise": ("later", "ValueError: text"),
 }
-_PARTS = ("fresh", "kept", "program", "popen")
+_PARTS = ("fresh", "kept", "program", "worker", "popen")
 _POPENS = 50
+_PATIENCE_S = 60.0
+_CONFIG = """
+tasks = ["bench_tasks"]
+default_class = "Task"
+task_s = 1
+task_processes = {processes}
+retries = 0
+"""
 
 
 def main() -> None:
@@ -73,7 +83,12 @@ def main() -> None:
         os.chdir(folder)
         Path("bench_tasks.py").write_text(_TASKS)
         for part in [args.part] if args.part else _PARTS:
-            _popen() if part == "popen" else _measure(part, args.count, args.processes)
+            if part == "popen":
+                _popen()
+            elif part == "worker":
+                _worker(args.count, args.processes)
+            else:
+                _measure(part, args.count, args.processes)
 
 
 def _arguments() -> argparse.Namespace:
@@ -88,9 +103,7 @@ def _arguments() -> argparse.Namespace:
 
 def _measure(part: str, count: int, processes: int) -> None:
     good = "true" if part == "program" else "work"
-    workers = [good] * count
-    for position, worker in ((0.2, "hang"), (0.4, "die"), (0.6, "raise")):
-        workers[int(count * position)] = worker
+    workers = _workers(good, count)
     theirs = _theirs_s()
     calls = Calls(_settings(part))
     ours, began = time.process_time(), time.monotonic()
@@ -106,6 +119,13 @@ def _measure(part: str, count: int, processes: int) -> None:
         f"  CPU a call: ours {ours / count * 1e6:5.0f} µs, children {theirs / count * 1e6:5.0f} µs",
         flush=True,
     )
+
+
+def _workers(good: str, count: int) -> list[str]:
+    workers = [good] * count
+    for position, worker in ((0.2, "hang"), (0.4, "die"), (0.6, "raise")):
+        workers[int(count * position)] = worker
+    return workers
 
 
 def _settings(part: str) -> Settings:
@@ -138,6 +158,38 @@ def _compare(workers: list[str], outcomes: list[Outcome]) -> None:
 def _theirs_s() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def _worker(count: int, processes: int) -> None:
+    jobs = [
+        json.dumps({"worker": worker, "params": {"text": "text"}}).encode()
+        for worker in _workers("work", count)
+    ]
+    with stand.fresh_queue() as (queue, url, folder):
+        (folder / "worker").mkdir()
+        (folder / "worker/bench_tasks.py").write_text(_TASKS)
+        config = _CONFIG.format(processes=processes)
+        with stand.worker(folder, ["--redis", url], config=config) as worker:
+            while not queue.counts().workers:
+                time.sleep(0.01)
+            os.sched_setaffinity(worker.pid, stand.CORES)
+            before_s, began = worker.cpu_s() or 0.0, time.monotonic()
+            for first in range(0, count, 500):
+                queue.push(jobs[first : first + 500])
+            while (counts := queue.counts()).stats.get("delivered", 0) + counts.dead < count:
+                if time.monotonic() > began + _PATIENCE_S:
+                    sys.exit(f"they are not done: {counts}")
+                time.sleep(0.01)
+            took, ours = time.monotonic() - began, (worker.cpu_s() or 0.0) - before_s
+            worker.drain()
+        reasons = sorted(letter.reason for letter in queue.dead_list(100))
+    if reasons != sorted(f"call: {text}" for fate, text in _ENDS.values() if fate == "later"):
+        sys.exit(f"not as they should have ended: {reasons}")
+    print(
+        f"worker   {count / took:8,.0f} calls/s"
+        f"                                CPU a call: ours {ours / count * 1e6:5.0f} µs",
+        flush=True,
+    )
 
 
 def _popen() -> None:
