@@ -294,6 +294,10 @@ def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], Sequence[str]
         yield "relays", lambda: ["none: pass --relay URL"]
     if settings.routing:
         yield "routes", partial(routes_shown, settings.routing, settings.relays)
+    if settings.has_calls:
+        from geomail.carriers.calls import may_be_called
+
+        yield "calls", partial(may_be_called, settings)
 
 
 def _look_at_redis(settings: Settings) -> list[str]:

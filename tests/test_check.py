@@ -57,6 +57,19 @@ def test_check_shows_the_routes_and_tries_each_relay(folder: Path) -> None:
     )
 
 
+def test_check_shows_what_may_be_called(folder: Path) -> None:
+    (folder / "shop.py").write_text(
+        "import geomail\n@geomail.task\nclass Task:\n    def _task_mail(self, params): pass\n"
+    )
+    (folder / "geomail.toml").write_text("tasks = ['shop']\n[task.it]\ncommand = ['true', '1']\n")
+    ended = geomail("check", "--redis", NOWHERE)
+    assert ended.out.endswith("calls\n  it: true 1\n  Task.mail: Python\n")
+    (folder / "shop.py").write_text("import nothing_like_it\n")
+    ended = geomail("check", "--redis", NOWHERE)
+    assert ended.status == 1
+    assert "calls\n  FAILED: tasks = ['shop']: can't import shop: ModuleNotFoundError" in ended.out
+
+
 def test_a_route_to_nowhere_is_said_before_anything_runs(folder: Path) -> None:
     text = "[relay.east]\nurl = 'smtp://127.0.0.1:1'\n[[route]]\nrecipient = 'a.example'\nrelay = "
     (folder / "geomail.toml").write_text(f"{text}'esat'")

@@ -73,6 +73,10 @@ class Calls:
         """Return why a call can never be done, or None."""
         return self._plans.reason_against(task)
 
+    def shown(self) -> list[str]:
+        """Return what may be called, one line each."""
+        return self._plans.shown()
+
     def call(self, task: CallTask, *, job_id: str, tries: int) -> Outcome:
         """Do a call, and return how it ended; blocks the greenlet, for its deadline at most."""
         plan = self._plans.find(task)
@@ -192,6 +196,13 @@ class Calls:
         self._drop_kept()
         if old is not None:
             old.retire()
+
+
+def may_be_called(settings: Settings) -> list[str]:
+    """Return what may be called, one line each. Raises ConfigError where it can't be had."""
+    calls = Calls(settings)
+    calls.stop(0)
+    return calls.shown()
 
 
 def _attempt(child: Child, request: bytes, *, timeout_s: float) -> Outcome:

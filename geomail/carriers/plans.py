@@ -74,6 +74,13 @@ class Plans:
         """Return how a call is done, or None when it names nothing that may be called."""
         return next((self._plans[name] for name in self._names(task) if name in self._plans), None)
 
+    def shown(self) -> list[str]:
+        """Return, for people, one line for each name that may be called."""
+        return [
+            f"{_shown(name)}: {' '.join(plan.command.argv) if plan.command else 'Python'}"
+            for name, plan in sorted(self._plans.items())
+        ]
+
     def reason_against(self, task: CallTask) -> str | None:
         """Return why a call can't be done, or None."""
         if self.find(task) is not None:
