@@ -19,6 +19,7 @@ from geomail.intake.heads import Head
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 _MAX_LINE = 1024
+_READ_AHEAD = 64 * 1024
 _MAX_TRAILERS = 8192
 
 
@@ -37,6 +38,10 @@ class Sized:
     def is_whole(self) -> bool:
         """Whether all of it has come."""
         return self.left == 0
+
+    def wants(self, most: int) -> int:
+        """Return how many bytes to read next, so that nothing is held of what comes behind."""
+        return min(self.left, most)
 
     def feed(self, data: bytes) -> bytes:
         """Return what of `data` is content."""
@@ -57,6 +62,10 @@ class Chunked:
         self._left = 0  # of a chunk
         self._step = self._size
         self._trailers = 0
+
+    def wants(self, most: int) -> int:
+        """Return how many bytes to read next: chunks are often a line each."""
+        return min(max(self._left, _READ_AHEAD), most)
 
     def feed(self, data: bytes) -> bytes:
         """Return what of `data` is content; raises BodyError."""

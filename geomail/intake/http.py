@@ -36,7 +36,7 @@ from geomail.intake import limits, messages
 from geomail.intake.bodies import BodyError
 from geomail.intake.gate import Gate
 from geomail.intake.heads import Fault, Head
-from geomail.intake.messages import PUSH_JOBS, ROOM_S, SMALL, Answer, Many, fault
+from geomail.intake.messages import PUSH_JOBS, ROOM_S, Answer, Many, fault
 from geomail.intake.reception import Reception
 from geomail.intake.visit import Stream, TooSlowError, Visit
 
@@ -49,6 +49,7 @@ _ONE = "application/json"
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _MESSAGES = "/v1/messages"
 _READING = "GET, HEAD"
+_SMALL = 16 * 1024  # needs no room of its own
 
 
 class HttpDoor:
@@ -199,16 +200,20 @@ class HttpDoor:
         return False
 
     def _whole_body(self, visit: Visit, head: Head) -> bytes | Answer:
-        pieces: list[bytes] = []
-        size = 0
+        whole: bytes | bytearray = b""
         for piece in visit.body(head):
-            size += len(piece)
+            size = len(whole) + len(piece)
             if size > self._most_bytes:
                 return self._too_large()
-            if size > SMALL and not visit.share.hold(size, patience_s=ROOM_S):
+            if size > _SMALL and not visit.share.hold(size, patience_s=ROOM_S):
                 return messages.later(503, messages.CROWDED, 1)
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if whole:
+                # Not a list of pieces: one of two bytes takes forty.
+                whole = bytearray(whole) if isinstance(whole, bytes) else whole
+                whole += piece
+            else:
+                whole = piece
+        return bytes(whole)
 
     def _take_many(self, visit: Visit, head: Head, key: str | None, keeps: bool) -> bool:
         stream = Stream(visit, head, _LINES[0].encode(), keeps=keeps)

@@ -32,7 +32,7 @@ from geomail.job.payload import MAX_BYTES
 
 NOT_KNOWN = "not known: never taken, or ended more than a day ago"
 CROWDED = "too much is coming at once (memory_mb): send again in a second"
-SMALL, ROOM_S = 64 * 1024, 2.0  # what needs no room of its own; how long room is waited for
+ROOM_S = 2.0  # for which room is waited
 PUSH_JOBS, _PUSH_BYTES = 500, 1_000_000
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")
 _KEY = re.compile(r'"?([!#-~]{1,200})"?')
@@ -131,8 +131,8 @@ class Many:
         self._most_bytes = most_bytes
         self._most_jobs = min(most_jobs, PUSH_JOBS)
         self._pay = pay
-        self._begun: list[bytes] = []  # of a line whose end has not come
-        self._begun_bytes = 0
+        self._begun: bytes | bytearray = b""  # a line whose end has not come
+        self._is_crowded = False
         self._fault: str | None = None  # of that line
         self._ready: list[bytes] = []
         self._ready_bytes = 0
@@ -141,12 +141,15 @@ class Many:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take what has come; yield answers when Redis has what they are about."""
+        held = len(self._begun) + len(data)
+        self._is_crowded = not self._share.hold(held, patience_s=ROOM_S)
         first, *others = data.split(b"\n")
         self._hold(first)
         for start in others:
             yield from self._end_line()
             self._hold(start)
         yield from self._push()
+        self._share.hold(len(self._begun))
 
     def end(self) -> Iterator[bytes]:
         """Take the last line, which may have no end."""
@@ -155,24 +158,27 @@ class Many:
 
     def _hold(self, data: bytes) -> None:
         """Hold what there is of a line, unless it can't be taken already."""
-        size = self._begun_bytes = self._begun_bytes + len(data)
         if self._fault is None:
-            if size > self._most_bytes:
+            if len(self._begun) + len(data) > self._most_bytes:
                 self._fault = f"a job has at most {self._most_bytes:,} bytes (door_max_mb)"
-            elif size > SMALL and not self._share.hold(size + self._ready_bytes, patience_s=ROOM_S):
+            elif self._is_crowded:
                 self._fault = CROWDED
-        if self._fault is None:
-            self._begun.append(data)
+        if self._fault is not None:
+            self._begun = b""
+        elif not self._begun:
+            self._begun = data
         else:
-            self._begun.clear()
+            if isinstance(self._begun, bytes):
+                self._begun = bytearray(self._begun)
+            self._begun += data
 
     def _end_line(self) -> Iterator[bytes]:
-        begun, fault = self._begun, self._fault
-        self._begun, self._begun_bytes, self._fault = [], 0, None
+        line, fault = bytes(self._begun).strip(), self._fault
+        self._begun, self._fault = b"", None
         self.lines += 1
         if fault is not None:
             self._refuse(fault)
-        elif line := (begun[0] if len(begun) == 1 else b"".join(begun)).strip():
+        elif line:
             self._take(line)
         if len(self._answers) >= self._most_jobs or self._ready_bytes >= _PUSH_BYTES:
             yield from self._push()
@@ -198,7 +204,6 @@ class Many:
         answers, ready = self._answers, self._ready
         self._answers, self._ready, self._ready_bytes = [], [], 0
         taken = iter(self._submit(ready))
-        self._share.hold(0)
         yield b"".join([next(taken) if answer is None else answer for answer in answers])
 
     def _submit(self, ready: Sequence[bytes]) -> list[bytes]:

@@ -27,9 +27,10 @@ import msgspec
 from geomail.intake.bodies import body_of
 from geomail.intake.heads import END, Fault, Head, fault_so_far, read_head
 from geomail.intake.limits import Share
-from geomail.intake.messages import SMALL, Answer
+from geomail.intake.messages import Answer
 
-_PIECE = 256 * 1024
+_HEAD_PIECE, _PIECE = 16 * 1024, 256 * 1024
+_SKIPPED = 64 * 1024
 _SLOWEST = 1000  # bytes a second
 _LAST_WORDS_S = 2.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -95,7 +96,7 @@ class Visit:
                 return
             began = time.monotonic()
             try:
-                data = self._more(left_s)
+                data = self._more(left_s, body.wants(_PIECE))
             except TimeoutError:
                 raise TooSlowError(
                     f"less than {_SLOWEST:,} bytes a second came for {self._idle_s:g} s"
@@ -107,7 +108,7 @@ class Visit:
 
     def skip_body(self, head: Head) -> bool:
         """Read a body that nobody wants, if it is small; return whether it was."""
-        if head.length is None or head.length > SMALL or (head.length and head.waits):
+        if head.length is None or head.length > _SKIPPED or (head.length and head.waits):
             return False
         for _ in self.body(head):
             pass
@@ -133,11 +134,11 @@ class Visit:
             while self._more(until - time.monotonic()):
                 pass
 
-    def _more(self, within_s: float) -> bytes:
+    def _more(self, within_s: float, most: int = _HEAD_PIECE) -> bytes:
         """Return what comes next, b"" at the end; raises TimeoutError."""
         self._sock.settimeout(max(0.001, within_s))
-        data = self._sock.recv(_PIECE)
-        if len(data) > SMALL:
+        data = self._sock.recv(most)
+        if len(data) > _HEAD_PIECE:
             gevent.sleep(0)  # who sends without a pause is no reason for others to wait
         return data
 

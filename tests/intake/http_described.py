@@ -82,7 +82,8 @@ class Description:
 
     def check(self, method: str, path: str, answer: Answer) -> None:
         """Fail when an answer is none that is described for this path and method."""
-        told = self.at(self.document["paths"][path][method]["responses"][str(answer.status)])
+        responses = self.document["paths"][path][method]["responses"]
+        told = self.at(responses.get(str(answer.status), responses["default"]))
         [(kind, content)] = told["content"].items()
         assert answer.fields["content-type"] == kind
         for name, field in told.get("headers", {}).items():

@@ -128,6 +128,13 @@ def read(response: HTTPResponse) -> Answer:
     return Answer(response.status, fields, response.read())
 
 
+def read_bytes(said: bytes) -> Answer:
+    """Read an answer that is alone on its connection."""
+    start, _, content = said.partition(b"\r\n\r\n")
+    first, *fields = start.decode().lower().split("\r\n")
+    return Answer(int(first.split()[1]), dict(line.split(": ") for line in fields), content)
+
+
 def read_all(sock: socket.socket) -> bytes:
     """Read until the other side closes."""
     found = b""

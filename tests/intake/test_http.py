@@ -7,7 +7,7 @@ from http.client import HTTPConnection
 from urllib.request import Request, urlopen
 
 import pytest
-from http_house import JSON, LINES, MAIL, WITHIN_S, House, Open, ask, lines, until
+from http_house import JSON, LINES, MAIL, WITHIN_S, House, Open, ask, lines, read_all, until
 
 from geomail.queue import Done, Queue
 
@@ -193,6 +193,44 @@ def test_types_that_are_not_taken(house: House, fields: dict[str, str]) -> None:
     )
     typed = {"Content-Type": 'Application/JSON; charset="utf-8"'}
     assert house.ask("POST", "/v1/messages", body, typed).status == 202
+
+
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+_SECOND = _POST + b"Content-Length: 66\r\n\r\n" + json.dumps(MAIL).encode()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        _POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        _POST + b"Content-Length: 0\r\nContent-Length: 5\r\n\r\n",
+        _POST + b"Transfer-Encoding: identity\r\n\r\n",
+        _POST + b"Transfer-Encoding: chunked\r\n\r\n0\n\n",
+        _POST.replace(b"json", b"xml") + b"Content-Length: 1000000\r\n\r\n",
+        _POST.replace(b"json", b"xml") + b"Transfer-Encoding: chunked\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ],
+)
+def test_what_follows_a_doubtful_request_is_not_served(house: House, said: bytes) -> None:
+    with house.dial() as sock:
+        sock.sendall(said + _SECOND)
+        assert len(_STATUS.findall(read_all(sock))) == 1
+    assert house.waiting() == 0
+
+
+def test_what_follows_a_refused_body_is_served(house: House) -> None:
+    said = house.talk(
+        _POST.replace(b"json", b"xml") + b"Content-Length: 9\r\n\r\n<not me/>" + _SECOND
+    )
+    assert _STATUS.findall(said) == [b"415", b"202"]
+
+
+def test_a_client_that_does_not_wait_for_the_answer(house: House) -> None:
+    for _ in range(10):
+        with house.dial() as sock:
+            sock.sendall(_SECOND)
+    until(lambda: house.waiting() == 10)
 
 
 def test_the_token(opens: Open) -> None:

@@ -6,7 +6,7 @@ import re
 import msgspec
 import pytest
 from http_described import TIME, Description
-from http_house import JSON, LINES, MAIL, Answer, House, Open, lines, until
+from http_house import JSON, LINES, MAIL, Answer, House, Open, lines, read_all, read_bytes, until
 
 from geomail.job import shapes
 from geomail.queue import Dead, Done, JobState, Part, Retry, Slot, Split
@@ -42,6 +42,21 @@ def test_what_a_post_is_answered(described: Description, house: House) -> None:
     assert seen == {200, 202, 400, 403, 415, 417}
 
 
+def test_what_is_no_request(described: Description, house: House) -> None:
+    for said, status in (
+        (b"POST /v1/messages HTTP/1.1\r\n\r\n", 400),
+        (b"POST /v1/messages HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: br\r\n\r\n", 501),
+        (b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nX:" + b"a" * 20_000 + b"\r\n\r\n", 431),
+        (b"POST /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+    ):
+        with house.dial() as sock:
+            sock.sendall(said)
+            answer = read_bytes(read_all(sock))
+        assert answer.status == status
+        described.check("post", "/v1/messages", answer)
+
+
 def test_what_a_post_is_answered_at_a_guarded_door(described: Description, opens: Open) -> None:
     house = opens(door_token="t", door_max_mb="1", door_idle_s="0.5", high_water="1")
     known = {"Authorization": "Bearer t"}
@@ -51,9 +66,7 @@ def test_what_a_post_is_answered_at_a_guarded_door(described: Description, opens
             b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
             b"Authorization: Bearer t\r\nContent-Length: 9\r\n\r\n"
         )
-        start, _, content = sock.recv(65536).partition(b"\r\n\r\n")
-    fields = dict(line.lower().split(": ") for line in start.decode().split("\r\n")[1:])
-    answers.append(Answer(int(start.split()[1]), fields, content))
+        answers.append(read_bytes(read_all(sock)))
     answers.append(post(house, lines(MAIL, MAIL, MAIL), LINES | known))
     until(lambda: house.gate.pressure == "high")
     answers.append(post(house, MAIL, JSON | known))

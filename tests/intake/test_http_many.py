@@ -151,3 +151,29 @@ def test_two_at_a_time(house: House) -> None:
     gevent.joinall(single, timeout=20, raise_error=True)
     assert all(one.status == 202 for one in (asked.get(timeout=0) for asked in single))
     assert house.waiting() == 4004
+
+
+def test_lines_split_at_every_byte(house: House) -> None:
+    mail = MAIL | {"text": "h\u00e9", "subject": "a\\nb"}
+    body = json.dumps(mail, ensure_ascii=False).encode() + b"\r\n\nx\n" + json.dumps(mail).encode()
+    with house.dial() as sock:
+        sock.sendall(_START + b"".join(chunk(body[at : at + 1]) for at in range(len(body))))
+        sock.sendall(b"0\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        said = read_all(sock)
+    told = [json.loads(line) for line in said.splitlines() if line.startswith(b"{")]
+    assert [list(one) for one in told] == [["id"], ["error", "line"], ["id"]]
+    house.queue.register()
+    assert [json.loads(slot.payload) for slot in house.queue.take(9).slots] == [mail, mail]
+
+
+def test_pieces_that_come_one_by_one(house: House) -> None:
+    body = lines(MAIL, MAIL)
+    with house.dial() as sock:
+        sock.sendall(_START)
+        for at in range(0, len(body), 3):
+            sock.sendall(chunk(body[at : at + 3]))
+            gevent.sleep(0)
+        sock.sendall(b"0\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock).count(b'{"id"') == 2
