@@ -38,13 +38,7 @@ from geomail.intake import submission
 from geomail.intake.conversation import Conversation
 from geomail.intake.gate import Gate, Refused
 from geomail.intake.listening import is_loopback
-from geomail.intake.logins import (
-    USUAL,
-    WITHOUT_SENDING_IT,
-    accounts_of,
-    read_logins,
-    warn_of_readers,
-)
+from geomail.intake.logins import USUAL, WITHOUT_SENDING_IT, Logins
 from geomail.intake.reception import Reception
 from geomail.intake.submission import Origin, Refusal
 from geomail.job.addresses import MAX_RECIPIENTS, check_address
@@ -82,7 +76,8 @@ class SmtpDoor:
         self.host = settings.helo or socket.gethostname()
         self.idle_s = settings.door_idle_s
         self.max_payload = settings.door_max_mb * _MB
-        self._policy = self._policy_of(settings)
+        self._logins = Logins(settings.door_logins) if settings.door_logins else None
+        self._policy = self._usual_policy()
         self.reception = Reception(
             self._converse, most=settings.door_connections, farewell=_FULL.wire
         )
@@ -97,23 +92,22 @@ class SmtpDoor:
 
     def policy_for(self, address: str) -> Policy:
         """Return what a client from `address` ("" for a local socket) may do."""
-        policy = replace(self._policy, check_sender=partial(self._check_sender, address))
+        policy = replace(
+            self._policy,
+            check_sender=partial(self._check_sender, address),
+            accounts=self._logins.accounts() if self._logins else None,
+        )
         if not address or is_loopback(address):
             return policy
         if not policy.accounts:
             return replace(policy, greeting=_STRANGER)
         return replace(policy, in_clear=WITHOUT_SENDING_IT)
 
-    def _policy_of(self, settings: Settings) -> Policy:
-        accounts = None
-        if settings.door_logins:
-            accounts = accounts_of(read_logins(settings.door_logins))
-            warn_of_readers(settings.door_logins)
+    def _usual_policy(self) -> Policy:
         return Policy(
             hostname=self.host,
             starttls=self.tls is not None,
-            accounts=accounts,
-            require_auth=accounts is not None,
+            require_auth=self._logins is not None,
             auth_in_clear=True,
             mechanisms=USUAL,
             max_size=(self.max_payload - _ENVELOPE) * 3 // 4,

@@ -5,8 +5,8 @@ sent each decoded response, and returns the user, or None when that isn't proved
 base64 nor reply codes; geomail.smtp.login does.
 
 PLAIN is RFC 4616, SCRAM-SHA-256 RFC 5802 and 7677 (without channel binding), CRAM-MD5 RFC 2195,
-OAUTHBEARER RFC 7628; LOGIN and XOAUTH2 have none. Passwords and tokens are known as they are, which
-is right for trying things out and for nothing else. Chance comes from outside: `nonce` is called
+OAUTHBEARER RFC 7628; LOGIN and XOAUTH2 have none. Passwords and tokens are known as they are: what
+proves a password without sending it has to know it. Chance comes from outside: `nonce` is called
 for each challenge, `salt` stays the same, so that a client may remember the salted password.
 """
 

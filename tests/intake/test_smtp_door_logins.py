@@ -170,3 +170,26 @@ def test_a_door_that_closes_says_so_over_tls(door: Opened) -> None:
     door.door.stop(20)
     assert bare.rest() == b"421 4.3.2 Going down, try again later\r\n"
     assert door.door.reception.guests == 0
+
+
+def can_log_in(door: Opened, user: str, password: str) -> bool:
+    """Tell whether a new connection is let in."""
+    bare = door.bare()
+    bare.hello()
+    bare.say(plain(user, password))
+    [code] = bare.codes(1)
+    return code == 235
+
+
+def test_a_changed_password_holds_for_the_next_connection(
+    door: Opened, logins: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert can_log_in(door, "bob", "b")
+    Path(logins).write_text("bob:changed\n")
+    assert can_log_in(door, "bob", "changed")
+    Path(logins).write_text("nonsense\n")
+    assert can_log_in(door, "bob", "changed")
+    Path(logins).unlink()
+    assert can_log_in(door, "bob", "changed")
+    assert not can_log_in(door, "ann", "pass:word")
+    assert caplog.text.count("logins_unreadable") == 2
