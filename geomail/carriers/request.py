@@ -59,8 +59,8 @@ class Request:
         return self.method in _IDEMPOTENT
 
     @property
-    def wire(self) -> bytes:
-        """Return its bytes."""
+    def head(self) -> bytes:
+        """Return the bytes in front of its body."""
         target = self.target
         lines = [f"{self.method} {target.path} HTTP/1.1", f"Host: {target.authority}"]
         named = {name.lower() for name, _ in self.headers} if self.headers else ()
@@ -71,8 +71,7 @@ class Request:
         lines += [f"{name}: {value}" for name, value in self.headers]
         if self.body is not None:
             lines.append(f"Content-Length: {len(self.body)}")
-        head = "\r\n".join((*lines, "", "")).encode()
-        return head + self.body if self.body else head
+        return "\r\n".join((*lines, "", "")).encode()
 
     def redirected(self, status: int, location: str, *, is_callback: bool) -> "Request":
         """Return the request that a redirect asks for; raises PayloadError: it is not followed."""

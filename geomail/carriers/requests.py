@@ -51,11 +51,12 @@ class Answer:
 class _Try:
     """How far one try has come, for whoever has to say what a time-out means."""
 
-    __slots__ = ("is_asked", "response", "target")
+    __slots__ = ("is_asked", "is_kept", "response", "target")
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.is_asked = False
+        self.is_kept = False
         self.response: Response | None = None
 
 
@@ -172,10 +173,10 @@ class Requests:
             is_for_head=request.method == "HEAD", most_body=self._settings.url_max_kb * 1000
         )
         is_kept = False
+        way.is_asked, way.is_kept = True, connection.is_used
         try:
-            way.is_asked = True
             with suppress(ConnectionError):  # it may have answered before it hung up
-                connection.socket.sendall(request.wire)
+                _send(connection, request)
                 _acknowledge_at_once(connection)
             while not response.is_done:
                 response.feed(connection.socket.recv(_AT_ONCE))
@@ -194,6 +195,15 @@ class Requests:
         if not way.is_asked:
             return Answer(failed(text))
         return Answer(failed(f"{text}; it may have been done", Blame.BOTH))
+
+
+def _send(connection: Connection, request: Request) -> None:
+    body = request.body or b""
+    if len(body) > _AT_ONCE:  # what is large is not copied
+        connection.socket.sendall(request.head)
+        connection.socket.sendall(body)
+    else:
+        connection.socket.sendall(request.head + body)
 
 
 def _acknowledge_at_once(connection: Connection) -> None:
@@ -224,4 +234,6 @@ def _failure(way: _Try, error: Exception) -> Outcome:
     text = said(error) if isinstance(error, OSError) else str(error)
     if not way.is_asked:
         return failed(text)
-    return failed(f"{way.target.key}: {text}; it may have been done", Blame.BOTH)
+    is_begun = way.response is not None and way.response.is_begun
+    blame = Blame.CONNECTION if way.is_kept and not is_begun else Blame.BOTH
+    return failed(f"{way.target.key}: {text}; it may have been done", blame)

@@ -180,13 +180,13 @@ class Response:
     def _frame(self, version: int) -> None:
         """Decide where the body ends (RFC 9112 section 6.3), and what becomes of the connection."""
         length = self._fields.get(b"content-length")
-        coding = self._fields.get(b"transfer-encoding", b"").lower()
+        coding = self._fields.get(b"transfer-encoding", b"").lower().rpartition(b",")[2].strip()
         connection = self._fields.get(b"connection", b"").lower()
         is_kept = b"close" not in connection and (version == 1 or b"keep-alive" in connection)
         self.is_kept_open = is_kept and not (coding and length)
         if self._is_for_head or self.status in (204, 304):
             self._done_at(0)
-        elif coding:
+        elif coding and coding != b"identity":  # which is of RFC 2616, and means none
             self.phase = Phase.SIZE if coding == b"chunked" else Phase.TO_END
         elif length is None:
             self.phase = Phase.TO_END

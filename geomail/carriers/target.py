@@ -28,6 +28,8 @@ _AUTHORITY = re.compile(r"(?:\[(?P<ip6>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]@]+))(?
 _NEVER = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII)
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
+# A space, or a byte that is no UTF-8 (surrogateescape).
+_RAW = re.compile(r"[ \udc80-\udcff]")
 _AS_IT_IS = "/?:@!$&'()*+,;=%~-._"
 
 
@@ -60,14 +62,22 @@ class Target:
         return f"[{self.host}]" if ":" in self.host else self.host
 
     def redirected(self, location: str) -> "Target":
-        """Return where a Location header leads from here; raises PayloadError."""
+        """Return where a Location header leads from here; raises PayloadError.
+
+        What can't be in a URL is escaped, where it is read in one way alone.
+        """
         base = f"{self.scheme}://{self.authority}{self.path}"
+        location = _RAW.sub(_percent, location)  # as browsers do
         if _NEVER.search(location):
             raise PayloadError("the URL has a space, a backslash or a control character in it")
         try:
             return target_of(urljoin(base, location))
         except ValueError:
             raise PayloadError("it leads to no http:// or https:// URL") from None
+
+
+def _percent(found: re.Match[str]) -> str:
+    return f"%{ord(found[0]) & 0xFF:02X}"
 
 
 def target_of(url: str) -> Target:

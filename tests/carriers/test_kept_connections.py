@@ -105,6 +105,7 @@ def test_what_must_not_be_done_twice_is_left_to_its_schedule(method: str) -> Non
         outcomes = [_done(requests, host.url(), method) for _ in range(3)]
     assert [outcome.fate for outcome in outcomes] == [Fate.DELIVERED, Fate.LATER, Fate.DELIVERED]
     assert "it may have been done" in outcomes[1].text
+    assert outcomes[1].blame is Blame.CONNECTION  # it was used up: nobody else has to wait
     assert len(host.asked) == 3
 
 

@@ -91,7 +91,7 @@ def test_no_line_can_be_smuggled_in() -> None:
         with pytest.raises(PayloadError):
             decode(json.dumps(payload).encode())
     task = HttpTask("http://a/é\u2028", "GET", {"a\r\nX: y": "b\r\nZ: z"})
-    assert request_of(task).wire.count(b"\r\n") == 5
+    assert request_of(task).head.count(b"\r\n") == 5
 
 
 def test_callbacks_are_signed() -> None:

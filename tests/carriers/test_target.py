@@ -59,6 +59,8 @@ def test_refuses(url: str) -> None:
         ("/y?z", "https://example.org:8443/y?z"),
         ("y", "https://example.org:8443/a/y"),
         ("?q", "https://example.org:8443/a/b?q"),
+        ("/caf\udce9 x", "https://example.org:8443/caf%E9%20x"),
+        ("https://b\u00fccher.example/", "https://xn--bcher-kva.example/"),
         ("//other.org/", "https://other.org/"),
         ("http://other.org/", "http://other.org/"),
     ],
@@ -72,7 +74,7 @@ def test_goes_on_from_here(location: str, url: str) -> None:
     "location",
     [
         *("javascript:alert(1)", "file:///etc/passwd", "gopher://a/", "//a@b/", "/\\evil.org"),
-        *("//2130706433", "/ x", "/\r\nX: y", "http://[x"),
+        *("//2130706433", "/\r\nX: y", "http://[x", "http://a b/", "//\udce9/"),
     ],
 )  # fmt: skip
 def test_does_not_go_everywhere(location: str) -> None:
