@@ -24,7 +24,7 @@ from geomail.carriers.guard import Guard
 from geomail.carriers.names import Names
 from geomail.carriers.target import Target
 from geomail.delivery.connect import Connecting
-from geomail.delivery.site import Answer
+from geomail.delivery.site import Answer, Said
 from geomail.delivery.trust import said
 
 Origin = tuple[str, str, int]
@@ -136,10 +136,12 @@ class Connections:
 
     def _make(self, making: "_Making") -> None:
         target = making.target
-        found = self._names.addresses(target.host)
+        host = target.host
+        here = Answer(Said.RECORDS, (host,)) if target.is_literal else None
+        found = here or self._names.addresses(host)
         if not found.records:
-            raise OSError(f"{target.host}: its address was not found: {found.text}")
-        if reason := self._guard.against_addresses(target.host, found.records):
+            raise OSError(f"{host}: its address was not found: {found.text}")
+        if reason := self._guard.against_addresses(host, found.records):
             raise Refused(reason)
         making.connect(found, within_s=self._connect_s)
         if target.scheme == "https":

@@ -72,8 +72,9 @@ class Guard:
             return f"{host} is not among url_hosts"
         if target.port in _BAD_PORTS:
             return f"port {target.port} is not for HTTP requests"
-        literal = _address(host)
-        return self._reason(literal) if literal is not None else None
+        if not target.is_literal:
+            return None
+        return self._reason(ipaddress.ip_address(host))
 
     def against_addresses(self, host: str, addresses: Iterable[str]) -> str | None:
         """Return why no request may go to `host`, which these addresses are of."""

@@ -29,9 +29,7 @@ class Names:
         self._under_way: dict[str, AsyncResult[Answer[str]]] = {}
 
     def addresses(self, host: str) -> Answer[str]:
-        """Return all addresses of `host`, a name or an address; waits as long as it is let."""
-        if ":" in host or host.rpartition(".")[2].isdigit():
-            return Answer(Said.RECORDS, (host,))
+        """Return all addresses that the name `host` has; waits as long as it is let."""
         if self._servers is not None:
             return _both(self._servers.ip4(host), self._servers.ip6(host))
         asked = self._under_way.get(host)

@@ -61,6 +61,8 @@ def _float(value: float) -> str:
 
 
 def _quoted(text: str) -> str:
+    if text.isalnum() and text.isascii():
+        return text
     # PHP's urlencode() is older than RFC 3986: it encodes the tilde.
     quoted = quote_plus(text, errors="replace")
     return quoted.replace("~", "%7E") if "~" in quoted else quoted

@@ -98,7 +98,8 @@ def request_of(task: HttpTask) -> Request:
     elif task.method in _WITH_BODY:
         body, form = build_query(task.param).encode(), _FORM if task.param else ""
     if task.param and form != _FORM:
-        target = replace(target, path=joined(target.path, build_query(task.param)))
+        path = joined(target.path, build_query(task.param))
+        target = Target(target.scheme, target.host, target.port, path)
     headers = tuple(task.headers)
     if form and not any(name.lower() == "content-type" for name, _ in headers):
         headers += (("Content-Type", form),)

@@ -48,6 +48,11 @@ class Target:
         return self.scheme, self.host, self.port
 
     @property
+    def is_literal(self) -> bool:
+        """Tell whether the host is an address; no name ends with a number."""
+        return ":" in self.host or self.host.rpartition(".")[2].isdigit()
+
+    @property
     def key(self) -> str:
         """Return HOST:PORT, or [IPV6]:PORT."""
         return f"{self._named}:{self.port}"

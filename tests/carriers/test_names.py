@@ -148,8 +148,9 @@ def test_slow_lookups_keep_no_thread_of_others(monkeypatch: pytest.MonkeyPatch) 
     os.close(let_go)
 
 
-def test_literals_are_not_looked_up(named: DnsHost) -> None:
-    names = Names([named.address])
-    assert names.addresses("127.0.0.1").records == ("127.0.0.1",)
-    assert names.addresses("::1").records == ("::1",)
+def test_addresses_are_not_looked_up(named: DnsHost) -> None:
+    with web_host() as host, at_home(nameservers=(named.address,)) as requests:
+        assert requests.fetch(HttpTask(host.url()), job_id="1").outcome.fate is Fate.DELIVERED
+        outcome = requests.fetch(HttpTask(host.url(host="[::1]")), job_id="1").outcome
+    assert outcome.fate is Fate.LATER
     assert named.asked == []
