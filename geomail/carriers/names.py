@@ -9,14 +9,18 @@ kept connection needs none.
 
 import _socket
 from collections.abc import Sequence
+from typing import TypeAlias
 
+import gevent
 from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
 from geomail.delivery.nameservers import NameServers
 from geomail.delivery.site import Answer, Said
 
-_MOST_THREADS = 8
+_Asked: TypeAlias = "AsyncResult[Answer[str]] | gevent.Greenlet[..., Answer[str]]"
+
+_MOST_THREADS = 32
 
 
 class Names:
@@ -26,25 +30,24 @@ class Names:
         """Ask `servers`, (address, port) each; without any the system."""
         self._servers = NameServers(servers) if servers else None
         self._threads: ThreadPool | None = None
-        self._under_way: dict[str, AsyncResult[Answer[str]]] = {}
+        self._under_way: dict[str, _Asked] = {}
 
     def addresses(self, host: str) -> Answer[str]:
         """Return all addresses that the name `host` has; waits as long as it is let."""
-        if self._servers is not None:
-            return _both(self._servers.ip4(host), self._servers.ip6(host))
         asked = self._under_way.get(host)
         if asked is None:
-            asked = self._ask(host)
+            asked = self._under_way[host] = self._ask(host)
+            asked.rawlink(lambda _: self._under_way.pop(host, None))
         found = asked.get()
         assert found is not None
         return found
 
-    def _ask(self, host: str) -> "AsyncResult[Answer[str]]":
+    def _ask(self, host: str) -> _Asked:
+        if self._servers is not None:
+            return gevent.spawn(_ask_servers, self._servers, host)
         if self._threads is None:
             self._threads = ThreadPool(_MOST_THREADS)
-        asked = self._under_way[host] = self._threads.spawn(_look_up, host)
-        asked.rawlink(lambda _: self._under_way.pop(host, None))
-        return asked
+        return self._threads.spawn(_look_up, host)
 
 
 def _look_up(host: str) -> Answer[str]:
@@ -59,7 +62,8 @@ def _look_up(host: str) -> Answer[str]:
     return Answer(Said.RECORDS, tuple(dict.fromkeys(str(each[4][0]) for each in found)))
 
 
-def _both(ip4: Answer[str], ip6: Answer[str]) -> Answer[str]:
+def _ask_servers(servers: NameServers, host: str) -> Answer[str]:
+    ip4, ip6 = servers.ip4(host), servers.ip6(host)
     records = ip6.records + ip4.records
     if records:
         return Answer(Said.RECORDS, records)

@@ -120,14 +120,16 @@ def test_silent_server_costs_the_deadline(named: DnsHost) -> None:
     assert (outcome.fate, outcome.blame) == (Fate.LATER, Blame.HOST)
 
 
-def test_system_is_asked_once_for_many() -> None:
-    names = Names()
-    lookups = [gevent.spawn(names.addresses, "localhost") for _ in range(50)]
+@pytest.mark.parametrize("is_system", [True, False])
+def test_one_question_is_asked_for_many(named: DnsHost, is_system: bool) -> None:
+    names, name = (Names(), "localhost") if is_system else (Names([named.address]), "here.example")
+    lookups = [gevent.spawn(names.addresses, name) for _ in range(50)]
     found = [lookup.get(timeout=20) for lookup in lookups]
     assert all(each is found[0] for each in found)
     assert found[0].said is Said.RECORDS
     assert "127.0.0.1" in found[0].records
-    assert names.addresses("localhost") is not found[0]
+    assert names.addresses(name) is not found[0]
+    assert len(named.asked) == (0 if is_system else 4)
 
 
 def test_slow_lookups_keep_no_thread_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,13 +139,13 @@ def test_slow_lookups_keep_no_thread_of_others(monkeypatch: pytest.MonkeyPatch) 
         room, "_look_up", lambda _host: Answer(Said.NOTHING, (str(os.read(held, 1)),))
     )
     names = Names()
-    waiting = [gevent.spawn(names.addresses, f"{n}.example") for n in range(40)]
+    waiting = [gevent.spawn(names.addresses, f"{n}.example") for n in range(60)]
     gevent.sleep(0)
     with gevent.Timeout(20):
         assert gevent.get_hub().threadpool.apply(int, ("7",)) == 7
     assert not any(lookup.ready() for lookup in waiting)
-    os.write(let_go, bytes(40))
-    assert len(gevent.joinall(waiting, timeout=20)) == 40
+    os.write(let_go, bytes(60))
+    assert len(gevent.joinall(waiting, timeout=20)) == 60
     os.close(held)
     os.close(let_go)
 

@@ -8,7 +8,7 @@ import pytest
 import trustme
 from dns_host import dns_host
 from gevent.server import StreamServer
-from web_host import at_home, leads_to, web_host
+from web_host import Asked, Connection, at_home, leads_to, web_host
 
 from geomail.delivery.outcome import Blame, Fate
 from geomail.job.kinds import HttpTask
@@ -39,6 +39,30 @@ def test_is_verified_and_kept() -> None:
     assert host.accepts == 1
     assert len(host.asked[4].body) == 100_008
     assert host.asked[0].header("Host") == f"localhost:{host.port}"
+
+
+def test_one_that_was_closed_meanwhile_is_not_used() -> None:
+    with web_host(context=_context(_AUTHORITY, "localhost")) as host, at_home() as requests:
+        for turn in range(1, 4):
+            task = HttpTask(host.url(host="localhost"), "POST")
+            assert requests.fetch(task, job_id="1").outcome.fate is Fate.DELIVERED
+            assert host.accepts == turn
+            host.hang_up()
+            with gevent.Timeout(20):
+                while host.is_connected:
+                    gevent.sleep(0.01)
+
+
+def test_body_may_end_without_a_word() -> None:
+    """The end of the connection ends the body, also where TLS was not told."""
+
+    def answer(_asked: Asked, connection: Connection) -> bool:
+        connection.sendall(b"HTTP/1.1 404 No\r\n\r\nit is not here")
+        return False
+
+    with web_host(answer, _context(_AUTHORITY, "localhost")) as host, at_home() as requests:
+        answered = requests.fetch(HttpTask(host.url(host="localhost")), job_id="1")
+    assert (answered.outcome.fate, answered.body_bytes) == (Fate.NEVER, 14)
 
 
 def test_address_is_verified_too() -> None:
