@@ -122,6 +122,18 @@ def test_it_is_repeated_once() -> None:
     assert [asked.path for asked in host.asked] == ["/first", "/second", "/second"]
 
 
+def test_what_was_answered_by_half_is_not_repeated() -> None:
+    def answer(asked: Asked, connection: Connection) -> bool:
+        connection.sendall(said() if asked.path == "/first" else b"HTTP/1.1 2")
+        return asked.path == "/first"
+
+    with web_host(answer) as host, at_home() as requests:
+        _done(requests, host.url("/first"))
+        outcome = _done(requests, host.url("/second"))
+    assert (outcome.fate, outcome.blame) == (Fate.LATER, Blame.BOTH)
+    assert [asked.path for asked in host.asked] == ["/first", "/second"]
+
+
 def test_idle_ones_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_KEPT_S", 0.05)
     monkeypatch.setattr(connections, "_SWEEP_S", 0.05)

@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 
+import gevent
 import pytest
 from web_host import Asked, Connection, at_home, leads_to, said, web_host
 
-from geomail.delivery.outcome import Fate, Outcome
+from geomail.delivery.outcome import Blame, Fate, Outcome
 from geomail.job.kinds import HttpTask
 
 _AUTH = [("Authorization", "Bearer x"), ("X-Key", "y"), ("Accept", "text/x")]
@@ -85,6 +86,24 @@ def test_comes_to_an_end() -> None:
     assert outcome.fate is Fate.NEVER
     assert outcome.text == "more than 3 redirects"
     assert len(host.asked) == 4
+
+
+def test_host_that_it_leads_to_may_be_away() -> None:
+    with web_host() as gone:
+        away = gone.url()
+    with web_host(leads_to(away)) as host, at_home() as requests:
+        outcome = requests.fetch(HttpTask(host.url()), job_id="1").outcome
+    assert (outcome.fate, outcome.blame) == (Fate.LATER, Blame.HOST)
+
+
+def test_it_may_not_come_to_its_end_in_time() -> None:
+    def answer(_asked: Asked, connection: Connection) -> None:
+        connection.sendall(b"HTTP/1.1 302 F\r\nLocation: /x\r\nContent-Length: 9\r\n\r\nx")
+        gevent.sleep(20)
+
+    with web_host(answer) as host, at_home(url_s=0.3) as requests:
+        outcome = requests.fetch(HttpTask(host.url()), job_id="1").outcome
+    assert (outcome.fate, outcome.blame) == (Fate.LATER, Blame.BOTH)
 
 
 def test_none_is_followed_when_none_may_be() -> None:
