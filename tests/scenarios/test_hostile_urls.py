@@ -2,6 +2,7 @@
 what is meant well is done.
 """
 
+import pytest
 from dns_host import dns_host
 from gevent.server import StreamServer
 
@@ -49,3 +50,20 @@ def test_nothing_inside_is_reached(stage: Stage) -> None:
     assert not met
     for expected in bad.values():
         assert expected in reasons
+
+
+@pytest.mark.parametrize("secret", [None, "whsec_c2VjcmV0"])
+def test_callbacks_go_nowhere_else_either(stage: Stage, secret: str | None) -> None:
+    with web_host() as web:
+        stage.push(
+            [
+                {"url": f"{web.url}/job", "callback_url": "http://169.254.169.254/"},
+                {"url": f"{web.url}/job", "callback_url": f"{web.url}/told"},
+            ]
+        )
+        more = {} if secret is None else {"callback_secret": secret}
+        stage.worker(url_hosts="*", url_networks="127.0.0.1/32", **more)
+        until(lambda: web.times("/told") == 1 and len(stage.dead()) == 1, "both callbacks")
+        told = next(asked for asked in web.seen if asked.path == "/told")
+        assert ("webhook-signature" in told.headers) is (secret is not None)
+        assert "169.254.169.254, which is not public" in stage.dead()[0].reason
