@@ -23,6 +23,7 @@ No gevent, and nothing of the worker's environment named GEOMAIL_…: passwords 
 """
 
 import atexit
+import faulthandler
 import gc
 import inspect
 import json
@@ -85,6 +86,7 @@ def _take_over_stdin() -> socket.socket:
         os.dup2(nothing.fileno(), 0)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    faulthandler.enable()  # a crash says where, under its job's id
     return control
 
 
@@ -235,9 +237,7 @@ def _become_child(channel: int, output: int, *, template: int) -> NoReturn:
             os.setpgid(0, 0)
         _die_with(template)
         _go_first()
-        # Not ignored, which programs that it starts would inherit; yet a service manager that
-        # signals all processes doesn't end a call that may still finish.
-        handle(signal.SIGTERM, _go_on)
+        handle(signal.SIGTERM, signal.SIG_DFL)  # as those expect whom the task will fork
         handle(signal.SIGINT, signal.default_int_handler)
         os.dup2(output, 1)
         os.dup2(output, 2)

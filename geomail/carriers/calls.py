@@ -127,6 +127,7 @@ class Calls:
     def _may_be_kept(self, template: Template, child: Child) -> bool:
         return (
             child.calls < self._settings.task_jobs
+            and not child.ended.ready()
             and template is self._template
             and not self._is_stopping
         )

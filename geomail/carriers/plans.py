@@ -7,6 +7,7 @@ class. A task in Python is found by its class and worker; a function has no clas
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +70,17 @@ class Plans:
             _check_program(shown, command)
             timeout_s = command.timeout_s or settings.task_s
             self._plans[cls, worker] = Plan((cls, worker), timeout_s, command)
+        folded = Counter(map(_folded, self._plans))
+        self._as_php = {
+            _folded(name): plan for name, plan in self._plans.items() if folded[_folded(name)] == 1
+        }
 
     def find(self, task: CallTask) -> Plan | None:
         """Return how a call is done, or None when it names nothing that may be called."""
-        return next((self._plans[name] for name in self._names(task) if name in self._plans), None)
+        for name in self._names(task):
+            if plan := self._plans.get(name) or self._as_php.get(_folded(name)):
+                return plan
+        return None
 
     def shown(self) -> list[str]:
         """Return, for people, one line for each name that may be called."""
@@ -94,12 +102,17 @@ class Plans:
         cls = task.cls or self._default
         if cls:
             yield cls, task.worker
-        if cls == self._default:
+        if _folded((cls, "")) == _folded((self._default, "")):
             yield "", task.worker
 
 
 def _shown(name: Name) -> str:
     return ".".join(filter(None, name))
+
+
+def _folded(name: Name) -> Name:
+    cls, worker = name
+    return cls.removeprefix("\\").lower(), worker.lower()
 
 
 def _check_program(shown: str, command: Command) -> None:

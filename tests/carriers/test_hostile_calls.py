@@ -22,7 +22,7 @@ from geomail.job import CallTask
 _PATIENCE_S = 30.0
 
 TASKS = """
-import os, signal, socket, subprocess, sys, threading, time
+import multiprocessing, os, signal, socket, subprocess, sys, threading, time
 import geomail
 
 @geomail.task
@@ -107,6 +107,17 @@ def copy(params):
         target.write(source.read())
 
 @geomail.task
+def terminate(params):
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    child.terminate()
+    child.join()
+
+@geomail.task
+def crash(params):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+@geomail.task
 def freeze(params):
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -188,6 +199,7 @@ def pids_in(path: Path) -> list[int]:
         ("write_everywhere", ""),
         ("threads", None),
         ("read", None),
+        ("terminate", None),
     ],
 )
 def test_what_a_task_does_to_itself_is_over_with_it(
@@ -235,6 +247,12 @@ def test_what_a_task_says_is_logged_with_its_id(
         'call_said id=j1 line="and an error"',
         *["call_said id=j1 line=hello"] * 2,
     ]
+
+
+def test_a_crash_says_where(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "geomail")
+    assert call(make(), "crash").text == "killed by SIGSEGV"
+    assert any("id=j1" in line and " in crash" in line for line in caplog.messages)
 
 
 @pytest.mark.parametrize("text", ["x" * 1000, "y\n" * 500])

@@ -55,6 +55,16 @@ def test_dots_find_nothing() -> None:
     assert found(known, "c", "A.B") == Plan(("A.B", "c"), 9)
 
 
+def test_capitals_make_no_difference_as_in_php() -> None:
+    known = plans({}, ("Task", "sendMail"), (r"App\Task", "sms"), ("", "note"), ("", "Note"))
+    assert found(known, "sendmail", "task") == found(known, "sendMail", "Task")
+    assert found(known, "SMS", r"\app\task") == Plan((r"App\Task", "sms"), 9)
+    assert found(known, "Note") == Plan(("", "Note"), 9)
+    assert found(known, "NOTE") is None  # either might be meant
+    known = plans({"mail": TRUE}, default_class="Task")
+    assert found(known, "Mail", "TASK") == Plan(("", "mail"), 9, TRUE)
+
+
 def test_two_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"\[task.Task.mail\]"):
         plans({"Task.mail": TRUE}, ("Task", "mail"))
