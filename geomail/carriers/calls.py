@@ -78,7 +78,10 @@ class Calls:
         return self._plans.shown()
 
     def call(self, task: CallTask, *, job_id: str, tries: int) -> Outcome:
-        """Do a call, and return how it ended; blocks the greenlet, for its deadline at most."""
+        """Do a call, and return how it ended; blocks the greenlet until its process is gone.
+
+        That is at its deadline at the latest, but for what it takes to kill it.
+        """
         plan = self._plans.find(task)
         if plan is None:
             return _failed(Fate.NEVER, self.reason_against(task) or "no such task")
@@ -99,7 +102,7 @@ class Calls:
         """Let calls finish for `patience_s`, then kill those that are left; start no others."""
         self._is_stopping = True
         self._all_done.wait(patience_s)
-        for template in self._templates:
+        for template in tuple(self._templates):
             template.stop()
         self._all_done.wait(_BURY_S)
         self._drop_kept()
@@ -121,8 +124,9 @@ class Calls:
         if outcome is _OVERDUE:
             metrics.count("calls_killed")
             return _failed(Fate.LATER, f"not over after {plan.timeout_s:g} s: killed")
-        # Whoever ends us may have ended its process before, as a service manager does.
-        return _LEFT if self._is_stopping and child.was_killed else outcome
+        # A code is that of an exit, which came before we killed what was left.
+        has_ended = outcome.fate is not Fate.LATER or outcome.code is not None
+        return _LEFT if self._is_stopping and child.was_killed and not has_ended else outcome
 
     def _may_be_kept(self, template: Template, child: Child) -> bool:
         return (

@@ -137,7 +137,7 @@ class Template:
                 child, write = self._new_child(channel, job_id)
                 try:
                     self._tell(f"fork {child.number}", (theirs.fileno(), write))
-                except OSError:
+                except BaseException:
                     self._bury(child, Ended(None))
                     child.close()
                     raise
@@ -213,11 +213,14 @@ class Template:
         return hello
 
     def _listen(self) -> None:
-        with suppress(OSError):
+        try:
             while block := self._control.recv(4096):
                 *lines, self._heard = (self._heard + block).split(b"\n")
                 for line in lines:
                     self._heed(line.decode())
+        except (OSError, ValueError) as error:
+            if not self._is_stopped:
+                log.error("calls_broke", why=error)
         self._lose()
 
     def _heed(self, line: str) -> None:

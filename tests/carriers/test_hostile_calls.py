@@ -330,6 +330,21 @@ def test_what_finishes_in_time_is_done_when_we_stop(make: Make) -> None:
     assert running.get(timeout=_PATIENCE_S).fate is Fate.DELIVERED
 
 
+@pytest.mark.parametrize(("params", "fate"), [(None, Fate.DELIVERED), ("fail", Fate.LATER)])
+def test_what_has_been_done_stays_done_when_we_stop(
+    make: Make, folder: Path, params: object, fate: Fate
+) -> None:
+    slow = "import atexit, time\natexit.register(time.sleep, 600)\n" + TASKS
+    (folder / "hostile.py").write_text(slow)
+    calls = make()
+    running = gevent.spawn(call, calls, "pid", params)
+    wait_until((folder / "pids").exists)
+    gevent.sleep(0.3)  # it ends now, for ten minutes
+    calls.stop(0)
+    outcome = running.get(timeout=_PATIENCE_S)
+    assert (outcome.fate, outcome.blame is Blame.CONNECTION) == (fate, False)
+
+
 def test_a_call_whose_greenlet_is_killed_is_killed(make: Make, folder: Path) -> None:
     running = gevent.spawn(call, make(), "children", {"pids": "pids", "sessions": 1, "sleep": 600})
     wait_until(lambda: len(pids_in(folder / "pids")) == 2)
@@ -383,6 +398,20 @@ def test_calls_go_on_while_new_tasks_are_imported(make: Make, folder: Path) -> N
     assert call(calls, "noop").fate is Fate.DELIVERED
     assert calls._template is old
     wait_until(lambda: calls._template is not old)
+
+
+def test_where_no_process_can_be_made_the_job_is_not_to_blame(make: Make, folder: Path) -> None:
+    full = """
+import resource
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+if os.geteuid() == 0:  # to whom no limit applies
+    os.setgid(65534)
+    os.setuid(65534)
+"""
+    (folder / "hostile.py").write_text(TASKS + full)
+    outcome = call(make(), "noop")
+    assert (outcome.fate, outcome.blame) == (Fate.AGAIN, Blame.HOST)
+    assert outcome.text.startswith("can't start a process: ")
 
 
 def test_when_memory_is_short_a_task_goes_first(make: Make, folder: Path) -> None:
