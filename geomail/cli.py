@@ -14,13 +14,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomail import __version__, log, spelling, usage
+from geomail import __version__, log, pidfile, spelling, usage
 from geomail.config import Settings, load, require_relays
 from geomail.errors import ConfigError, GeomailError, PayloadError, RedisAway, RedisUnusable
 from geomail.pidfile import PidFile
@@ -102,18 +101,20 @@ def _run(_given: Given, settings: Settings) -> int:
     if settings.max_messages and not settings.process and not settings.burst:
         _complain("warning: max_messages ends a lone worker for good; of 2 each is replaced", 0)
     from geomail import worker
+    from geomail.intake import listening
     from geomail.queue import embedded
 
-    with _own_pidfile(None if settings.process else settings.pidfile):
+    path = None if settings.process else settings.pidfile
+    with pidfile.held(path), listening.opened(settings) as listeners:
         url = settings.redis or embedded.ensure(settings.data)
-        return worker.run(replace(settings, redis=url))
+        return worker.run(replace(settings, redis=url), listeners)
 
 
 def _listen(_given: Given, settings: Settings) -> int:
     from geomail.intake import listening, serving
     from geomail.queue import embedded
 
-    with _own_pidfile(settings.pidfile), listening.opened(settings) as listeners:
+    with pidfile.held(settings.pidfile), listening.opened(settings) as listeners:
         listening.require(listeners)
         url = settings.redis or embedded.ensure(settings.data)
         return serving.serve(replace(settings, redis=url), listeners)
@@ -122,9 +123,10 @@ def _listen(_given: Given, settings: Settings) -> int:
 def _run_several(argv: Sequence[str], settings: Settings) -> int:
     _require_relays(settings)
     from geomail import supervisor
+    from geomail.intake import listening
 
-    with _own_pidfile(settings.pidfile):
-        return supervisor.run(settings, argv)
+    with pidfile.held(settings.pidfile), listening.opened(settings) as listeners:
+        return supervisor.run(settings, argv, listeners)
 
 
 def _require_relays(settings: Settings) -> None:
@@ -132,21 +134,6 @@ def _require_relays(settings: Settings) -> None:
     if "default" not in settings.relays and not settings.process:
         rest = "mail that no [[route]] is for" if settings.routing else "mail that names no relay"
         _complain(f"warning: no relay is named default: {rest} will be dead", 0)
-
-
-@contextmanager
-def _own_pidfile(path: str | None) -> Iterator[None]:
-    if path is None:
-        yield
-        return
-    held = PidFile(Path(path))
-    if not held.take():
-        raise GeomailError(f"geomail runs already: {path} names process {held.owner()}")
-    try:
-        held.write(os.getpid())
-        yield
-    finally:
-        held.remove()
 
 
 def _send(given: Given, settings: Settings) -> int:

@@ -12,7 +12,8 @@ import errno
 import fcntl
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geomail.errors import ConfigError, GeomailError
@@ -121,3 +122,22 @@ def _try_lock(fd: int, kind: int) -> bool:
             return False
         raise
     return True
+
+
+@contextmanager
+def held(path: str | None) -> Iterator[None]:
+    """Hold the file at `path` (None: none) for as long as the block runs.
+
+    Raises GeomailError when another process holds it, ConfigError when it can't be written.
+    """
+    if path is None:
+        yield
+        return
+    file = PidFile(Path(path))
+    if not file.take():
+        raise GeomailError(f"geomail runs already: {path} names process {file.owner()}")
+    try:
+        file.write(os.getpid())
+        yield
+    finally:
+        file.remove()

@@ -17,6 +17,9 @@ Ctrl-C in a terminal or a service manager that signals a whole group can't tell 
 thing twice, which would mean "at once". When the parent dies, however, the sockets close, and the
 workers drain.
 
+The sockets of doors are bound here, before any worker starts, and all workers accept from them: a
+retirement, or a death, closes none.
+
 No gevent here, nor anything of the queue: one loop over sockets, ends of children, and timers. Not
 promised: more workers than CPUs are faster; nor that `processes` changes by SIGHUP.
 """
@@ -37,6 +40,8 @@ from typing import Self
 from geomail import log
 from geomail.config import CHILD_VARIABLE, Settings
 from geomail.errors import GeomailError
+from geomail.intake import listening
+from geomail.intake.listening import Listeners
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _LONG_LIFE_S = 30.0
@@ -44,12 +49,14 @@ _MARGIN_S = 3.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
-def run(settings: Settings, argv: Sequence[str]) -> int:
+def run(settings: Settings, argv: Sequence[str], listeners: Listeners) -> int:
     """Keep `settings.processes` workers alive, each with the arguments `argv`, until told to leave
     or until the burst is over; return the exit status.
+
+    `listeners`: sockets of doors, from which all of them accept.
     """
     with _Signals() as signals:
-        return Supervisor(settings, argv, signals).run()
+        return Supervisor(settings, argv, signals, listeners).run()
 
 
 class Phase(Enum):
@@ -64,7 +71,7 @@ class Phase(Enum):
 class Child:
     """A worker's process, and our end of its socket."""
 
-    def __init__(self, number: int, argv: Sequence[str]) -> None:
+    def __init__(self, number: int, argv: Sequence[str], listeners: Listeners) -> None:
         """Start it; raises OSError when the system has no room for one more."""
         self.phase = Phase.STARTING
         self.started_at = time.monotonic()
@@ -72,6 +79,7 @@ class Child:
         self.channel.setblocking(False)
         self._heard = b""
         environ = os.environ | {CHILD_VARIABLE: f"{number}/{os.getpid()}"}
+        environ |= listening.hand_over(listeners)
         with theirs:
             try:
                 self.process = subprocess.Popen(
@@ -80,6 +88,7 @@ class Child:
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     start_new_session=True,
+                    pass_fds=[listener.fileno() for listener in listeners.values()],
                 )
             except OSError:
                 self.channel.close()
@@ -128,9 +137,12 @@ class Place:
 class Supervisor:
     """All places, and all children: those in a place, and those that retire or leave."""
 
-    def __init__(self, settings: Settings, argv: Sequence[str], signals: "_Signals") -> None:
+    def __init__(
+        self, settings: Settings, argv: Sequence[str], signals: "_Signals", listeners: Listeners
+    ) -> None:
         self._settings = settings
         self._argv = argv
+        self._listeners = listeners
         self._signals = signals
         self._places = [Place(number + 1) for number in range(settings.processes)]
         self._children: dict[Child, Place] = {}
@@ -176,7 +188,7 @@ class Supervisor:
     def _start(self, place: Place) -> None:
         place.due = None
         try:
-            child = Child(place.number, self._argv)
+            child = Child(place.number, self._argv, self._listeners)
         except OSError as error:
             again_in_s = place.vacate(lived_s=0)
             log.error("cannot_start", process=place.number, why=error, again_in_s=again_in_s)

@@ -41,10 +41,11 @@ def wanted(settings: Settings) -> dict[str, tuple[str, int]]:
 def open_all(settings: Settings, environ: MutableMapping[str, str] = os.environ) -> Listeners:
     """Return a listening socket for each door: what was handed over, else what is bound now.
 
-    The variables that tell of sockets are taken out of `environ`: no child is to believe them.
-    Raises ConfigError.
+    The variables that tell of sockets are taken out of `environ`: no child is to believe them. A
+    burst opens none: it leaves when it has done what there is. Raises ConfigError.
     """
-    addresses = wanted(settings)
+    # A worker that bound what its parent does not know would keep the others out.
+    addresses = {} if settings.process or settings.burst else wanted(settings)
     listeners = _from_parent(environ) or _from_systemd(addresses, environ)
     try:
         for name, address in addresses.items():

@@ -31,6 +31,7 @@ Converse = Callable[[socket.socket, str], None]
 
 _HANDSHAKE_S = 10.0
 _PAUSE_S = 0.1
+_MOST_OUTSIDE = 1024
 _LAST_WORD_S = 1.0
 
 
@@ -75,6 +76,7 @@ class Reception:
         if self._accepting is not None:
             self._accepting.kill()
         if self._listener is not None:
+            self._let_in_who_stands_outside(self._listener)
             self._listener.close()
         self._end(socket.SHUT_RD, grace_s)
         self._end(socket.SHUT_RDWR, _LAST_WORD_S)
@@ -98,13 +100,23 @@ class Reception:
                 log.warning("cannot_accept", why=error)
                 gevent.sleep(_PAUSE_S)
                 continue
-            if len(self._guests) < self._most:
-                guest = _Guest(sock, str(peer[0]) if isinstance(peer, tuple) else "")
-                self._guests[guest] = gevent.spawn(self._host, guest)
-            else:
-                metrics.count("door_full")
-                _say_farewell(sock, self._farewell)
+            self._welcome(sock, peer)
             gevent.sleep(0)  # those who are in come first, and other processes have a turn
+
+    def _let_in_who_stands_outside(self, listener: socket.socket) -> None:
+        """Accept those whom the system has accepted already, maybe with all that they have sent."""
+        listener.settimeout(0.0)
+        with suppress(OSError):
+            for _ in range(_MOST_OUTSIDE):
+                self._welcome(*listener.accept())
+
+    def _welcome(self, sock: socket.socket, peer: object) -> None:
+        if len(self._guests) < self._most:
+            guest = _Guest(sock, str(peer[0]) if isinstance(peer, tuple) else "")
+            self._guests[guest] = gevent.spawn(self._host, guest)
+        else:
+            metrics.count("door_full")
+            _say_farewell(sock, self._farewell)
 
     def _host(self, guest: "_Guest") -> None:
         try:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event
@@ -35,14 +36,24 @@ from geomail.worker.parent import Parent
 from geomail.worker.popper import Popper
 from geomail.worker.settler import Settler
 
+if TYPE_CHECKING:
+    from geomail.intake.doors import Doors
+    from geomail.intake.listening import Listeners
+
 _REAP_EVERY_S = 4.0
 _COUNT_S, _HASTY_COUNT_S = 5.0, 0.5
 # What SIGHUP can't change in a running worker.
-_FIXED = ("concurrency", "redis", "queues", "lease_s", "beat_s", "delivery_log", "data", "burst")
+_FIXED = (
+    "concurrency", "redis", "queues", "lease_s", "beat_s", "delivery_log", "data", "burst",
+    "listen_tcp", "listen_http", "listen_smtp", "door_token", "door_logins", "door_cert",
+    "door_connections", "door_rate", "door_max_mb", "door_idle_s",
+)  # fmt: skip
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, listeners: "Listeners | None" = None) -> int:
     """Deliver until told to stop; return the exit status: 1 when a burst left a route closed.
+
+    `listeners`: sockets to open doors on.
 
     Raises ConfigError or RedisUnusable when it can't start.
     """
@@ -57,14 +68,22 @@ def run(settings: Settings) -> int:
         Queue(link, name, lease_s=settings.lease_s, beat_s=settings.beat_s)
         for name, _ in settings.queues
     ]
-    return Worker(settings, link, queues).run()
+    doors = None
+    if listeners:
+        from geomail.intake.serving import doors_of
+
+        doors = doors_of(settings.redis, settings, listeners)
+    return Worker(settings, link, queues, doors).run()
 
 
 class Worker:
     """One worker: its greenlets and how they end."""
 
-    def __init__(self, settings: Settings, link: Link, queues: list[Queue]) -> None:
+    def __init__(
+        self, settings: Settings, link: Link, queues: list[Queue], doors: "Doors | None" = None
+    ) -> None:
         self.settings = settings
+        self._doors = doors
         self._link = link
         self._queues = queues
         self._stop = Event()
@@ -149,6 +168,8 @@ class Worker:
         self._start("reaper", self._reap)
         self._popping = self._start("popper", self._pop)
         self._is_running = True
+        if self._doors is not None:
+            self._doors.start()
         log.info(
             "running",
             lists=",".join(queue.name for queue in self._queues),
@@ -318,6 +339,8 @@ class Worker:
             self.lanes.configure(settings)
             self.carriers.configure(settings)
             self.settler.callbacks.configure(settings)
+            if self._doors is not None:
+                self._doors.renew()
         except GeomailError as error:
             self.admission.configure(self.settings)
             log.error("reload_failed", why=str(error), hint="the old settings stay in force")
@@ -334,9 +357,13 @@ class Worker:
     def _drain(self) -> None:
         deadline = time.monotonic() + self.settings.grace_s
         self.popper.is_draining = True
-        drain = gevent.spawn(self._put_back, deadline)
-        while not drain.ready() and self._signals < 2 and time.monotonic() < deadline:
-            drain.join(0.05)
+        drain: gevent.Greenlet[..., None] = gevent.spawn(self._put_back, deadline)
+        ends = [drain]
+        if self._doors is not None:
+            ends.append(gevent.spawn(self._doors.stop, self.settings.grace_s / 2))
+        while self._signals < 2 and time.monotonic() < deadline:
+            if len(gevent.joinall(ends, timeout=0.05)) == len(ends):
+                break
         if not drain.ready() or not self.settler.is_idle:
             self._say_what_is_left()
 
