@@ -26,7 +26,7 @@ import gevent
 
 from geomail import log
 from geomail.config import Settings
-from geomail.intake import listening
+from geomail.intake import certificate, listening
 from geomail.intake.gate import Gate
 
 _CLASSES = {
@@ -51,7 +51,7 @@ class Doors:
 
     def __init__(self, gate: Gate, settings: Settings, listeners: listening.Listeners) -> None:
         """Make a door for each listener; nobody is let in yet. Raises ConfigError."""
-        tls = listening.tls_of(settings)
+        tls = certificate.tls_of(settings)
         self._gate = gate
         self._settings = settings
         self._listeners = listeners
@@ -69,7 +69,7 @@ class Doors:
     def renew(self) -> None:
         """Read the certificate again, for connections to come. Raises ConfigError."""
         if self._tls is not None:
-            listening.load_certificate(self._tls, self._settings)
+            certificate.load_certificate(self._tls, self._settings)
 
     def stop(self, grace_s: float) -> None:
         """Close all doors within `grace_s`, then the gate."""

@@ -14,7 +14,6 @@ warned of. No gevent here: the parent of several workers binds too.
 
 import os
 import socket
-import ssl
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -111,28 +110,6 @@ def close_all(listeners: Mapping[str, socket.socket]) -> None:
     """Close all of them; those of other processes stay open."""
     for listener in listeners.values():
         listener.close()
-
-
-def tls_of(settings: Settings) -> ssl.SSLContext | None:
-    """Return what `door_cert` holds, None without one. Raises ConfigError."""
-    if settings.door_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    # Else OpenSSL writes nothing more once reading has ended, and there may be answers to give.
-    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
-    load_certificate(context, settings)
-    return context
-
-
-def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
-    """Read `door_cert` for connections to come. Raises ConfigError."""
-    path = str(settings.door_cert)
-    try:
-        context.load_cert_chain(path)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"door_cert: {path} is no PEM file with certificate and key ({error.strerror or error})"
-        ) from None
 
 
 def shown(address: tuple[str, int]) -> str:

@@ -13,8 +13,9 @@ import gevent
 import trustme
 
 from geomail.config import Settings
+from geomail.intake.certificate import tls_of
 from geomail.intake.gate import PATIENCE_S, Gate
-from geomail.intake.listening import bind, tls_of
+from geomail.intake.listening import bind
 from geomail.intake.smtp import SmtpDoor
 from geomail.queue import Done, Link, Queue
 
