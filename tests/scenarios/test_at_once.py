@@ -34,7 +34,7 @@ def test_by_the_client(stage: Stage) -> None:
     is_quick(host, pushed)
 
 
-@pytest.mark.parametrize("is_apart", [True])
+@pytest.mark.parametrize("is_apart", [False, True])
 def test_by_tcp(stage: Stage, is_apart: bool) -> None:
     port = free_port()
     door = ("--tcp", f"127.0.0.1:{port}")

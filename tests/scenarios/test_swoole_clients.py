@@ -27,10 +27,9 @@ DOCUMENTS = [
 
 
 def opened(stage: Stage, *, relay: Host | None = None, **settings: object) -> int:
-    """Run a worker, and the TCP door in a process of its own; return its port."""
+    """Run a worker with a TCP door, and return its port."""
     port = free_port()
-    stage.worker(relay=relay, **settings)
-    stage.geomail("listen", "--tcp", f"127.0.0.1:{port}", **settings).says("listening")
+    stage.worker("--tcp", f"127.0.0.1:{port}", relay=relay, **settings).says("listening")
     return port
 
 
