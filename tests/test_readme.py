@@ -233,7 +233,7 @@ def test_the_file_of_the_php_systems_is_understood(tmp_path: Path) -> None:
     ]
     assert waits == [1, 2, 4, 8]
     assert settings.listen_tcp == ("127.0.0.1", 9501)
-    assert settings.commands["resize"].argv[0] == "php"
+    assert settings.commands["Images.resize"].argv[0] == "php"
     assert settings.max_messages == 16_000
 
 
