@@ -78,7 +78,8 @@ def outcome(desk: Connection, keys: Keys, job_id: str) -> dict[str, Any] | None:
         return {"outcome": "delayed", "due_ms": int(float(due_ms)), **_remembered(header)}
     dead = sum(end["outcome"] == "dead" for end in ends)
     if waits and not died_ms and (not parts or int(parts) > dead):
-        return {"outcome": "waiting", **_remembered(header)}
+        ended = {"parts": ends} if parts and ends else {}
+        return {"outcome": "waiting", **_remembered(header), **ended}
     if died_ms and not ends:
         return {"outcome": "dead", "at_ms": int(float(died_ms))}
     return _summed_up(ends)

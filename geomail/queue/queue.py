@@ -405,7 +405,8 @@ class Queue:
         """Say what became of a told job; None when nothing is known of it (any more: a day or two).
 
         `outcome` is waiting, delayed (`due_ms`), delivered, dead (`reason`), duplicate or dropped,
-        with `at_ms`, `tries`, `last` as far as known; `parts`: the ends of a job that was split.
+        with `at_ms`, `tries`, `last` as far as known; `parts`: the ends so far of a job that was
+        split.
         """
         return door.outcome(self._desk, self._keys, job_id)
 

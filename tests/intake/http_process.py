@@ -1,4 +1,4 @@
-"""`geomail listen --http` as a process of its own, to be killed and measured."""
+"""`geomail listen --http`, or `run --http`, as a process of its own, to be killed and measured."""
 
 import os
 import re
@@ -6,22 +6,29 @@ import signal
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from http_house import WITHIN_S
+from http_house import WITHIN_S, Answer, ask
 
 _ADDRESS = re.compile(r"listening door=http address=127\.0\.0\.1:(\d+)")
 
 
 class Listening:
-    """A process with a door on a free port; it is there when this is made."""
+    """A process with a door on a free port; it is there when this is made.
 
-    def __init__(self, url: str, folder: Path, **settings: object) -> None:
+    With a `relay` it is a worker, which delivers too.
+    """
+
+    def __init__(
+        self, url: str, folder: Path, *, relay: str | None = None, **settings: object
+    ) -> None:
         self._said = folder / "stderr"
-        command = [sys.executable, "-m", "geomail", "listen", "--redis", url, "--data", str(folder)]
-        command += ["--http", "127.0.0.1:0"]
+        what = ["listen"] if relay is None else ["run", "--relay", relay]
+        command = [sys.executable, "-m", "geomail", *what, "--http", "127.0.0.1:0"]
+        command += ["--redis", url, "--data", str(folder)]
         environ = {k: v for k, v in os.environ.items() if not k.startswith("GEOMAIL_")}
         environ |= {f"GEOMAIL_{name.upper()}": str(value) for name, value in settings.items()}
         with self._said.open("wb") as stderr:
@@ -35,6 +42,20 @@ class Listening:
             assert self.process.poll() is None, self.said
             time.sleep(0.02)
         return int(found[1])
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """Send one request, by a client of its own."""
+        client = HTTPConnection("127.0.0.1", self.port, timeout=WITHIN_S)
+        try:
+            return ask(client, method, path, body, headers)
+        finally:
+            client.close()
 
     @property
     def said(self) -> str:

@@ -5,12 +5,11 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from http.client import HTTPConnection
 
 import gevent
 import pytest
 from gevent.pool import Pool
-from http_house import JSON, MAIL, WITHIN_S, Answer, ask, read_all, until
+from http_house import JSON, MAIL, WITHIN_S, Answer, read_all, until
 from http_process import Listening
 
 _HEAD = b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
@@ -36,11 +35,7 @@ class Fortress(Listening):
         return b""
 
     def post(self) -> Answer:
-        client = HTTPConnection("127.0.0.1", self.port, timeout=WITHIN_S)
-        try:
-            return ask(client, "POST", "/v1/messages", MAIL, JSON)
-        finally:
-            client.close()
+        return self.ask("POST", "/v1/messages", MAIL, JSON)
 
 
 @pytest.fixture(scope="module")

@@ -140,9 +140,13 @@ def test_outcomes_of_a_split_job(queue: Queue) -> None:
     first, second = queue.settle(
         [Split(whole, [Part(states[0]), Part(states[1]), Part(states[2], "dead")])]
     )
-    assert outcome(queue, whole.id) == {"outcome": "waiting"}
+    found = outcome(queue, whole.id)
+    assert found["outcome"] == "waiting"
+    assert [(part["outcome"], part["rcpt"]) for part in found["parts"]] == [("dead", ["c"])]
     queue.settle([Done(first)])
-    assert outcome(queue, second.id) == {"outcome": "waiting"}
+    found = outcome(queue, second.id)
+    assert found["outcome"] == "waiting"
+    assert len(found["parts"]) == 2
     queue.settle([Done(second)])
     found = outcome(queue, whole.id)
     assert (found["outcome"], found["rcpt"]) == ("dead", ["c"])
