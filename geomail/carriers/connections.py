@@ -75,7 +75,7 @@ class Connections:
     def __init__(self, names: Names, guard: Guard, *, most: int, connect_s: float) -> None:
         """Keep at most `most`; `connect_s`: the deadline of a connection with its TLS."""
         self._names = names
-        self._guard = guard
+        self.guard = guard
         self._most = most
         self._connect_s = connect_s
         self._by_origin: dict[Origin, deque[Connection]] = {}
@@ -141,7 +141,7 @@ class Connections:
         found = here or self._names.addresses(host)
         if not found.records:
             raise OSError(f"{host}: its address was not found: {found.text}")
-        if reason := self._guard.against_addresses(host, found.records):
+        if reason := self.guard.against_addresses(host, found.records):
             raise Refused(reason)
         making.connect(found, within_s=self._connect_s)
         if target.scheme == "https":

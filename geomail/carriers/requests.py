@@ -49,12 +49,14 @@ class Answer:
 
 
 class _Try:
-    """How far one try has come, for whoever has to say what a time-out means."""
+    """How far one try has come, and the settings that it began with."""
 
-    __slots__ = ("is_asked", "is_kept", "response", "target")
+    __slots__ = ("connections", "is_asked", "is_kept", "response", "settings", "target")
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, settings: Settings, connections: Connections) -> None:
         self.target = target
+        self.settings = settings
+        self.connections = connections
         self.is_asked = False
         self.is_kept = False
         self.response: Response | None = None
@@ -70,11 +72,10 @@ class Requests:
 
     def _prepare(self, settings: Settings) -> None:
         self._settings = settings
-        self._guard = Guard(settings.url_hosts, settings.url_networks)
         self._key = key_of(settings.callback_secret) if settings.callback_secret else b""
         self._connections = Connections(
             Names(settings.nameservers),
-            self._guard,
+            Guard(settings.url_hosts, settings.url_networks),
             most=settings.url_concurrency,
             connect_s=settings.url_connect_s,
         )
@@ -92,7 +93,7 @@ class Requests:
     def reason_against(self, task: HttpTask) -> str | None:
         """Return why a task can't be done as things are, before anything is looked up."""
         try:
-            return self._guard.against(target_of(task.url))
+            return self._connections.guard.against(target_of(task.url))
         except PayloadError as error:
             return str(error)
 
@@ -106,14 +107,14 @@ class Requests:
             request = self._request(task, job_id, is_callback=is_callback)
         except PayloadError as error:
             return Answer(refused(str(error)))
-        way = _Try(request.target)
+        way = _Try(request.target, self._settings, self._connections)
         deadline = gevent.Timeout.start_new(self._settings.url_s)
         try:
-            return self._follow(request, way, is_callback=is_callback)
+            return _follow(request, way, is_callback=is_callback)
         except gevent.Timeout as over:
             if over is not deadline:
                 raise
-            return self._too_late(way)
+            return _too_late(way)
         except (Refused, PayloadError) as error:
             return Answer(refused(str(error)))
         except (OSError, ProtocolError) as error:
@@ -136,65 +137,67 @@ class Requests:
             self._is_unsigned_told = True
             log.warning("callbacks_unsigned", why="callback_secret is not set")
 
-    # ---- one try
 
-    def _follow(self, request: Request, way: _Try, *, is_callback: bool) -> Answer:
-        """Make the request, and those that redirects ask for."""
-        most = self._settings.url_redirects
-        for hops in range(most + 1):
-            if reason := self._guard.against(request.target):
-                return Answer(refused(f"redirect refused: {reason}" if hops else reason))
-            response = self._exchange(request, way)
-            location = response.field("location")
-            if response.status not in REDIRECTS or location is None:
-                return _answer(response)
-            try:
-                request = request.redirected(response.status, location, is_callback=is_callback)
-            except PayloadError as error:
-                return Answer(refused(f"redirect refused: {error}", response.status))
-            way.target = request.target
-        return Answer(refused(f"more than {most} redirects", response.status))
-
-    def _exchange(self, request: Request, way: _Try) -> Response:
-        """Send one request and read its response; raises OSError, ProtocolError or Refused."""
-        connection = self._connections.kept(request.target)
-        if connection is not None:
-            try:
-                return self._talk(connection, request, way)
-            except (OSError, ProtocolError):
-                response = way.response
-                if not request.is_idempotent or (response is not None and response.is_begun):
-                    raise
-        way.is_asked = False
-        return self._talk(self._connections.connect(request.target), request, way)
-
-    def _talk(self, connection: Connection, request: Request, way: _Try) -> Response:
-        response = way.response = Response(
-            is_for_head=request.method == "HEAD", most_body=self._settings.url_max_kb * 1000
-        )
-        is_kept = False
-        way.is_asked, way.is_kept = True, connection.is_used
+def _follow(request: Request, way: _Try, *, is_callback: bool) -> Answer:
+    """Make the request, and those that redirects ask for."""
+    most = way.settings.url_redirects
+    for hops in range(most + 1):
+        if reason := way.connections.guard.against(request.target):
+            return Answer(refused(f"redirect refused: {reason}" if hops else reason))
+        response = _exchange(request, way)
+        location = response.field("location")
+        if response.status not in REDIRECTS or location is None:
+            return _answer(response)
         try:
-            with suppress(ConnectionError):  # it may have answered before it hung up
-                _send(connection, request)
-                _acknowledge_at_once(connection)
-            while not response.is_done:
-                response.feed(connection.socket.recv(_AT_ONCE))
-            is_kept = response.is_kept_open
-        finally:
-            if is_kept:
-                self._connections.keep(connection)
-            else:
-                connection.close()
-        return response
+            request = request.redirected(response.status, location, is_callback=is_callback)
+        except PayloadError as error:
+            return Answer(refused(f"redirect refused: {error}", response.status))
+        way.target = request.target
+    return Answer(refused(f"more than {most} redirects", response.status))
 
-    def _too_late(self, way: _Try) -> Answer:
-        if answered := _answered(way):
-            return answered
-        text = f"{way.target.key}: no answer within {self._settings.url_s:g} s"
-        if not way.is_asked:
-            return Answer(failed(text))
-        return Answer(failed(f"{text}; it may have been done", Blame.BOTH))
+
+def _exchange(request: Request, way: _Try) -> Response:
+    """Send one request and read its response; raises OSError, ProtocolError or Refused."""
+    connection = way.connections.kept(request.target)
+    if connection is not None:
+        try:
+            return _talk(connection, request, way)
+        except (OSError, ProtocolError):
+            response = way.response
+            if not request.is_idempotent or (response is not None and response.is_begun):
+                raise
+    way.is_asked = False
+    return _talk(way.connections.connect(request.target), request, way)
+
+
+def _talk(connection: Connection, request: Request, way: _Try) -> Response:
+    response = way.response = Response(
+        is_for_head=request.method == "HEAD", most_body=way.settings.url_max_kb * 1000
+    )
+    is_kept = False
+    way.is_asked, way.is_kept = True, connection.is_used
+    try:
+        with suppress(ConnectionError):  # it may have answered before it hung up
+            _send(connection, request)
+            _acknowledge_at_once(connection)
+        while not response.is_done:
+            response.feed(connection.socket.recv(_AT_ONCE))
+        is_kept = response.is_kept_open
+    finally:
+        if is_kept:
+            way.connections.keep(connection)
+        else:
+            connection.close()
+    return response
+
+
+def _too_late(way: _Try) -> Answer:
+    if answered := _answered(way):
+        return answered
+    text = f"{way.target.key}: no answer within {way.settings.url_s:g} s"
+    if not way.is_asked:
+        return Answer(failed(text))
+    return Answer(failed(f"{text}; it may have been done", Blame.BOTH))
 
 
 def _send(connection: Connection, request: Request) -> None:

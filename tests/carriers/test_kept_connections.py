@@ -9,6 +9,7 @@ from web_host import Answering, Asked, Connection, at_home, said, says, web_host
 
 from geomail.carriers import connections
 from geomail.carriers.requests import Requests
+from geomail.config import Settings
 from geomail.delivery.outcome import Blame, Fate, Outcome
 from geomail.job.kinds import HttpTask
 
@@ -159,6 +160,22 @@ def test_closing_closes_them() -> None:
         _soon(lambda: not host.is_connected)
         assert _done(requests, host.url()).fate is Fate.DELIVERED
         _soon(lambda: not host.is_connected)
+
+
+def test_what_was_allowed_once_is_not_kept_over_a_reload() -> None:
+    """A connection that was made by older settings ends with its request."""
+
+    def slowly(_asked: Asked, connection: Connection) -> None:
+        gevent.sleep(0.2)
+        connection.sendall(said())
+
+    with web_host(slowly) as host, at_home() as requests:
+        running = gevent.spawn(_done, requests, host.url(host="localhost"))
+        _soon(lambda: bool(host.asked))
+        requests.configure(Settings(url_hosts=("*",)))
+        assert running.get(timeout=20).fate is Fate.DELIVERED
+        assert _done(requests, host.url(host="localhost")).fate is Fate.NEVER
+    assert len(host.asked) == 1
 
 
 def test_kill_closes_what_is_under_way() -> None:

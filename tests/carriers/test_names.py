@@ -27,6 +27,8 @@ def named() -> Iterator[DnsHost]:
         "mixed.example 0 A 127.0.0.2",
         "six.example 0 A 127.0.0.1",
         "six.example 0 AAAA ::ffff:127.0.0.2",
+        "four.example 0 A 127.0.0.2",
+        "four.example 0 AAAA ::ffff:127.0.0.1",
         "alias.example 0 CNAME inside.example.",
         "hosts.example 0 MX 1 here.example.",
     ) as host:
@@ -36,7 +38,7 @@ def named() -> Iterator[DnsHost]:
 _ALLOWED: dict[str, object] = {"url_networks": ("127.0.0.1/32",)}
 
 
-@pytest.mark.parametrize("name", ["inside", "mixed", "six", "alias", "INSIDE"])
+@pytest.mark.parametrize("name", ["inside", "mixed", "six", "four", "alias", "INSIDE"])
 def test_every_address_has_to_be_allowed(named: DnsHost, name: str) -> None:
     with (
         web_host() as here,
