@@ -31,6 +31,7 @@ _LOOKS = 64
 _LONGEST_SLEEP_S = 5.0
 _WINDOW_S = 0.1
 _MOST_MET, _FOR_ONE_OF_USE = 500, 4
+_WIDEST = 3.0  # if all of them are of use: lanes let wait a little more than they want
 
 
 class _Routes:
@@ -147,12 +148,14 @@ class Meetings:
     """How many mails of a list may be met in vain: some in 0.1 s, and four for each of use.
 
     So where mails of several routes lie mixed, those that can go are not kept waiting by the rest.
+    Where many were met in vain just now, more are taken at once, so that as many are of use.
     """
 
     def __init__(self) -> None:
         self.in_vain = 0  # ever
         self._until = 0.0
         self._taken_before = self._in_vain_before = 0
+        self._wider = 1.0
 
     def left(self, now: float, taken: int) -> int:
         """Return how many more may be taken at `now`, `taken` having been so far."""
@@ -162,6 +165,15 @@ class Meetings:
         in_vain = self.in_vain - self._in_vain_before
         of_use = max(0, taken - self._taken_before - in_vain)
         return max(0, _MOST_MET + _FOR_ONE_OF_USE * of_use - in_vain)
+
+    def note(self, taken: int, in_vain: int) -> None:
+        """Note how many a take of the list has brought, and how many of them in vain."""
+        if taken:
+            self._wider = min(_WIDEST, taken / max(1, taken - in_vain))
+
+    def widened(self, room: int) -> int:
+        """Return how many to take for `room` that are of use, if it is as it was just now."""
+        return int(room * self._wider)
 
     def again_in_s(self, now: float) -> float:
         """Return the seconds until there are some left for sure."""

@@ -236,7 +236,8 @@ class Popper:
 
     def _take_fresh(self, queue: Queue, room: int) -> int:
         calls = self._calls
-        got = self._take(queue, room)
+        wanted = self._admission.meetings[queue].widened(room)
+        got = self._take(queue, min(wanted, self._limit(), self._left(queue)))
         if got == 0 and calls == self._calls:
             self._empty.add(queue)
             for wait in (_wait_for_producers, _wait_for_doors):
@@ -304,7 +305,11 @@ class Popper:
             for slot in batch.slots:
                 self._admission.release(queue, slot)
         else:
+            meetings = self._admission.meetings[queue]
+            before = meetings.in_vain
             self._admission.admit_batch(queue, batch.slots)
+            if route is None:
+                meetings.note(len(batch.slots), meetings.in_vain - before)
         self._appetite.note(len(batch.slots), time.monotonic(), is_fresh=route is None)
         return len(batch.slots)
 

@@ -107,6 +107,20 @@ def test_so_many_are_met_in_vain_and_four_for_each_of_use() -> None:
     assert meetings.left(1.1, 750) == 500
 
 
+def test_more_are_taken_where_many_were_met_in_vain() -> None:
+    meetings = Meetings()
+    assert meetings.widened(10) == 10
+    for taken, in_vain, widened in (
+        (100, 50, 20),
+        (0, 0, 20),
+        (40, 10, 13),
+        (5, 5, 30),
+        (9, 0, 10),
+    ):
+        meetings.note(taken, in_vain)
+        assert meetings.widened(10) == widened
+
+
 # ---- in Redis
 
 
