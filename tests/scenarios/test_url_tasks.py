@@ -1,6 +1,7 @@
 """URL tasks, from the list to the host and back: what is done, tried again, dead, and told."""
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -62,3 +63,15 @@ def test_tasks_are_off_until_hosts_are_allowed(stage: Stage, web: Web) -> None:
     assert stage.burst(relay=host) == "left delayed=0 parked=0 dead=2"
     assert all("url_hosts" in letter.reason for letter in stage.dead())
     assert not web.seen
+
+
+def test_host_says_when_it_is_to_be_asked_again(stage: Stage, web: Web) -> None:
+    """By its own word, not by the schedule, which is a tenth of a second here."""
+    web.answer("/busy", "429 Too Many Requests", "200 OK", Retry_After="2")
+    stage.push([task(web, "/busy"), task(web, "/other")])
+    stage.worker(**ALLOWED)
+    until(lambda: web.times("/busy") == 1, "the first try")
+    began = time.monotonic()
+    until(lambda: stage.counts().stats.get("delivered") == 2, "both are done")
+    assert time.monotonic() - began > 1.8
+    assert web.times("/busy") == 2
