@@ -7,7 +7,7 @@
 A keyword is a key of a payload (`from_` and `class_` for the two that Python keeps to itself).
 Attachments and `raw` may be bytes, times may be datetimes with a zone. One Client serves any number
 of threads and, where gevent has patched, of greenlets; a process that was forked gets connections
-of its own.
+of its own. It blocks: from asyncio it is called by `asyncio.to_thread`.
 
 Promised: when `send` returns, the queue answers for the job, which is there once; nothing is pushed
 that could only become a dead letter, PayloadError says why. RedisAway after `timeout_s`, more or

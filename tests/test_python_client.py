@@ -255,6 +255,29 @@ def test_it_finds_redis_again(own_server: RedisServer) -> None:
     until(lambda: Queue(Link(own_server.url)).counts().waiting == 3)
 
 
+def test_what_is_sent_while_connections_are_cut_is_there_once(own_server: RedisServer) -> None:
+    client = geomail.Client(own_server.url)
+    raw: Any = own_server.raw
+
+    def cut() -> None:
+        for _ in range(20):
+            gevent.sleep(0.005)
+            raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    def send() -> list[str]:
+        ids = []
+        while not cutting.ready():
+            ids.append(client.send(**MAIL))
+        return ids
+
+    cutting = gevent.spawn(cut)
+    sending = [gevent.spawn(send) for _ in range(8)]
+    gevent.joinall(sending, timeout=40)
+    ids = [job_id for one in sending for job_id in one.get(block=False)]
+    assert len(ids) == len(set(ids))
+    assert set(ids) == {job_id.decode() for job_id in raw.hkeys("{queue:email}:jobs")}
+
+
 def test_nobody_answers() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
