@@ -202,6 +202,12 @@ def test_many_are_sent_in_pieces_as_they_come(client: geomail.Client, queue: Que
     assert client.send_many([]) == []
 
 
+def test_of_what_nobody_asks_for_nothing_is_kept(client: geomail.Client, queue: Queue) -> None:
+    [job_id] = client.send_many([MAIL], told=False)
+    queue.settle([Done(slot) for slot in queue.take(10).slots])
+    assert client.outcome(job_id) is None
+
+
 def test_of_many_it_says_which_are_there(client: geomail.Client, queue: Queue) -> None:
     with pytest.raises(geomail.NotAllSent) as raised:
         client.send_many([*[MAIL] * 700, {"subject": "x"}, MAIL])
