@@ -125,9 +125,11 @@ class Client:
         """Put any number of jobs on the queue, in pieces as they come; return their ids, in order.
 
         Each is a map of what `send` takes. Without `told`, nobody will ask for their `outcome`,
-        which saves Redis some 200 bytes each for a day or two. Raises NotAllSent at the first that can't be sent: those
-        before it are on the queue, with the ids that it carries, and none after it. Likewise for
-        what `jobs` raises itself, which comes through as it is.
+        which saves Redis some 200 bytes each for a day or two.
+
+        Raises NotAllSent at the first that can't be sent: those before it are on the queue, with
+        the ids that it carries, and none after it. Likewise for what `jobs` raises itself, which
+        comes through as it is.
         """
         ids: list[str] = []
         piece: list[bytes] = []
