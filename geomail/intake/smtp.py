@@ -184,6 +184,7 @@ class _Client(Conversation):
         kept = self._server.kept
         if kept != self._share.bytes:
             self._keep(kept)
+        gevent.sleep(0)  # a fast client must not keep the others waiting
 
     def _note_life(self) -> None:
         self._came = 0
