@@ -18,6 +18,7 @@ descriptors does.
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from ssl import SSLContext
@@ -32,7 +33,8 @@ Converse = Callable[[socket.socket, str], None]
 _HANDSHAKE_S = 10.0
 _PAUSE_S = 0.1
 _MOST_OUTSIDE = 1024
-_LAST_WORD_S = 1.0
+_LAST_WORD_S, _LAST_WORDS_S = 1.0, 2.0
+_BLOCK = 64 * 1024
 
 
 class Reception:
@@ -140,6 +142,21 @@ class _Guest:
     def __init__(self, sock: socket.socket, host: str) -> None:
         self.sock = sock
         self.host = host
+
+
+def see_out(sock: socket.socket) -> None:
+    """Say that nothing more comes from us; read what still comes, for a moment, and drop it.
+
+    Closed with bytes unread, a connection is reset, and what was answered last is lost.
+    """
+    until = time.monotonic() + _LAST_WORDS_S
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        while (left_s := until - time.monotonic()) > 0:
+            sock.settimeout(left_s)
+            if not sock.recv(_BLOCK):
+                return
+            gevent.sleep(0)
 
 
 def _shut(sock: socket.socket, how: int) -> None:

@@ -21,6 +21,7 @@ Not promised: that what was answered 451 is not in Redis; the client sends it ag
 connection.
 """
 
+import random
 import socket
 import time
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ from geomail.intake.conversation import Conversation
 from geomail.intake.gate import Gate, Refused
 from geomail.intake.listening import is_loopback
 from geomail.intake.logins import USUAL, WITHOUT_SENDING_IT, Logins
-from geomail.intake.reception import Reception
+from geomail.intake.reception import Reception, see_out
 from geomail.intake.submission import Origin, Refusal
 from geomail.job.addresses import MAX_RECIPIENTS, check_address
 from geomail.smtp.answers import TOO_LARGE, Answer
@@ -168,6 +169,8 @@ class _Client(Conversation):
         if self._door.reception.is_leaving and not self._server.is_closed:
             self._server.close(_LEAVING)
         self._write()
+        if self._server.is_cut:
+            see_out(self._sock)
 
     def close(self) -> None:
         """Close the socket, forget what had come."""
@@ -194,8 +197,11 @@ class _Client(Conversation):
         """Hold what has come of a mail; wait for room, for a while."""
         if self._share.hold(octets):
             return
-        if not self._share.hold(octets, patience_s=_ROOM_S):
+        # Who all wait for each other must not all give up in one moment.
+        patience_s = _ROOM_S * random.uniform(0.3, 1.0)  # noqa: S311 - jitter is no secret
+        if not self._share.hold(octets, patience_s=patience_s):
             self._server.close(_NO_ROOM)
+            self._share.hold(0)
             self._write()
         self._note_life()
 

@@ -20,7 +20,6 @@ waiting knows that its bytes came at all.
 import secrets
 import socket
 import time
-from contextlib import suppress
 from ssl import SSLContext, SSLWantReadError
 
 import gevent
@@ -32,7 +31,7 @@ from geomail.errors import PayloadError
 from geomail.intake import limits
 from geomail.intake.framing import Framing
 from geomail.intake.gate import Gate, Refused
-from geomail.intake.reception import Reception
+from geomail.intake.reception import Reception, see_out
 
 _READ_BYTES = 64 * 1024
 _MOST_AT_ONCE = 500
@@ -40,7 +39,6 @@ _LEAST_BYTES_S = 10_000  # a document that comes more slowly is given up
 _ROOM_S = 10.0
 _WRITE_S = 30.0
 _WRONG_TOKEN_S = 1.0
-_LAST_WORDS_S = 2.0
 _FULL = b'{"error": "too many connections: try again", "retry_after_s": 10}\n'
 
 _to_json = msgspec.json.Encoder().encode
@@ -101,7 +99,7 @@ class _Conversation:
         except _Ended as end:
             log.info("refused", door="tcp", host=self._host, why=str(end))
             self._answer([_error(str(end))])
-            self._see_out()
+            see_out(self._sock)
 
     # ---- reading
 
@@ -217,17 +215,6 @@ class _Conversation:
                 gevent.sleep(1.0)
             else:
                 return
-
-    def _see_out(self) -> None:
-        """Read what still comes, for a moment: unread, it would reset all, our answer too."""
-        until = time.monotonic() + _LAST_WORDS_S
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
-            while (left_s := until - time.monotonic()) > 0:
-                self._sock.settimeout(left_s)
-                if not self._sock.recv(_READ_BYTES):
-                    return
-                gevent.sleep(0)
 
     def _answer(self, lines: list[bytes]) -> None:
         self._sock.settimeout(_WRITE_S)

@@ -127,6 +127,11 @@ class DataReader:
         self._finish(end - len(END))
         return start + end - known
 
+    def forget(self) -> None:
+        """Drop what has come; begin the next message."""
+        self._kept = bytearray()
+        self._swallowed = 0
+
     def _swallow(self) -> None:
         if len(self._kept) > self._limit or self._swallowed:
             self._swallowed += len(self._kept)
@@ -134,5 +139,4 @@ class DataReader:
 
     def _finish(self, length: int) -> None:
         self.lines = None if self._swallowed else bytes(memoryview(self._kept)[:length])
-        self._kept = bytearray()
-        self._swallowed = 0
+        self.forget()

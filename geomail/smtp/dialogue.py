@@ -16,6 +16,8 @@ class Dialogue:
 
     def __init__(self, *, enhanced_codes: bool) -> None:
         self.phase = Phase.NEW
+        self.is_cut = False
+        """Whether it was us who ended it: the client may not have read why yet."""
         self._enhanced_codes = enhanced_codes
         self._buffer = b""
         self._position = 0
@@ -35,6 +37,7 @@ class Dialogue:
         """End the conversation, with `last` (a 421) as its last reply."""
         if last:
             self._say(last)
+            self.is_cut = last.code != 221
         self.phase = Phase.CLOSED
 
     def output(self) -> bytes:
@@ -47,6 +50,7 @@ class Dialogue:
         self._out.append(answer.wire if self._enhanced_codes else answer.bare)
         if answer.code == 421:
             self.phase = Phase.CLOSED
+            self.is_cut = True
 
     def _form(self, answer: Answer) -> bytes:
         return answer.wire if self._enhanced_codes else answer.bare

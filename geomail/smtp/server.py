@@ -112,6 +112,12 @@ class Server(Introduction):
             self._out[place] = self._form(reply)
         self._places.clear()
 
+    def close(self, last: Answer | None = None) -> None:
+        """End the conversation, with `last` as its last reply; drop what had come of a mail."""
+        super().close(last)
+        self._data_reader.forget()
+        self._forget_mail()
+
     def output(self) -> bytes:
         """Return the bytes to be written, once."""
         if self._places:

@@ -285,6 +285,11 @@ class Stage:
         kept = {key for key in self.redis.keys("*") if not key.endswith(of_workers)}
         return not [key for key in kept if b":open:" not in key]
 
+    def program(self, *command: str) -> Process:
+        """Start any program."""
+        name = f"program{len(self.processes)}"
+        return self._add(Process(command, folder=self.folder, env=os.environ, name=name))
+
     def _add(self, process: Started) -> Started:
         self.processes.append(process)
         return process

@@ -1,8 +1,10 @@
 """Mail that programs send to the SMTP door: it arrives as it was sent, and no kill loses one."""
 
 import random
+import signal
 import smtplib
 import socket
+import sys
 import time
 from contextlib import suppress
 from itertools import count
@@ -82,6 +84,29 @@ def test_what_can_not_be_is_said_at_once(stage: Stage, tmp_path: Path) -> None:
     door_of(stage, port)
     said = stage.refusal("listen", "--smtp", str(port), status=2)
     assert f"the smtp door can't listen on 127.0.0.1:{port}: Address already in use" in said
+
+
+FLOOD = """
+import socket, sys
+sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+sock.sendall(b"EHLO x\\r\\nMAIL FROM:<a@x>\\r\\nRCPT TO:<b@y>\\r\\nDATA\\r\\n")
+while True:
+    sock.sendall(b"x" * 1_000_000)
+"""
+
+
+def test_who_floods_the_door_keeps_nobody_out_and_it_in(stage: Stage) -> None:
+    """Content without an end, as fast as it goes: others are served, and the door can leave."""
+    port = free_port()
+    door = door_of(stage, port)
+    floods = [stage.program(sys.executable, "-c", FLOOD, str(port)) for _ in range(2)]
+    for number in range(3):
+        with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
+            client.sendmail("a@x.example", "b@y.example", letter(number, b""))
+    assert all(flood.is_running for flood in floods)
+    door.signal(signal.SIGTERM)
+    assert door.wait(20) == 0
+    assert stage.held() == 3
 
 
 class Sender:
