@@ -19,6 +19,8 @@ LONGEST_LINE = 998
 _COLUMNS = 76
 _LARGE = 4096
 _BLOCK = 57 * 512  # octets that make whole lines of base64
+_LONGEST_KEPT = 200_000
+_recent: list[tuple[str, bool, tuple[str, bytes]]] = []
 _CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _PRINTABLE = bytes([9, 10, 13, *range(32, 61), *range(62, 127)])
 _OVERLONG_QP = re.compile(rb"^(.{74,76})(=20|=09)\r$", re.MULTILINE)
@@ -38,11 +40,31 @@ def text_body(text: str, eight_bit: bool, *, mark: bytes | None = None) -> tuple
 
     Where `mark` is given, the octets never contain it (it begins the boundaries, with `=`).
     """
+    coding, data = _kept_or_made(text, eight_bit)
+    if mark is not None and mark in data and coding != "quoted-printable":
+        return "quoted-printable", quoted_printable(data)
+    return coding, data
+
+
+def _kept_or_made(text: str, eight_bit: bool) -> tuple[str, bytes]:
+    """Return coding and octets; those of the last two texts are kept, for bulk has them in common.
+
+    A text and its HTML are two. 2.5 us a KB where it is the same, and 0.1 us where it is another.
+    """
+    for kept, was_eight_bit, made in _recent:
+        if kept == text and was_eight_bit is eight_bit:
+            return made
+    made = _made(text, eight_bit)
+    if len(text) <= _LONGEST_KEPT:
+        del _recent[1:]
+        _recent.insert(0, (text, eight_bit, made))
+    return made
+
+
+def _made(text: str, eight_bit: bool) -> tuple[str, bytes]:
     data = with_crlf(text.encode())
     if has_long_line(data) or _has_controls(data):
         return _encoded(data)
-    if mark is not None and mark in data:
-        return "quoted-printable", quoted_printable(data)
     if data.isascii():
         return "7bit", data
     return ("8bit", data) if eight_bit else _encoded(data)

@@ -2,7 +2,7 @@
 
 Between a host's final reply and its settling lies a moment in which `kill -9` would make a mail go
 twice. So each final outcome is appended here first, whole (worker, seq, slot, id, what became of
-every recipient), by one write and without fsync: the kernel keeps it when we are killed.
+every recipient), without fsync: the kernel keeps it when we are killed (record_file.py).
 
 A process has one journal, named after its first worker:
 
@@ -19,36 +19,34 @@ that it has never heard of is another Redis's, and its journal is left alone, fo
 Redis comes back as another process, it may have forgotten its last second: then our own journal is
 said again, without the notes, for we still know them.
 
-A record is `<length> <crc> <body>`; what follows the first one that is torn is not believed. A disk
-that is full or a folder that can't be written costs duplicates after a kill, never mail: it is said
-once a minute. Not promised: anything after the machine itself has died, nor on file systems without
-flock (some network mounts).
+A disk that is full or a folder that can't be written costs duplicates after a kill, never mail: it
+is said once a minute. Not promised: anything after the machine itself has died, nor on file systems
+without flock (some network mounts).
 """
 
 import errno
 import fcntl
 import os
-import struct
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from zlib import crc32
 
 import msgspec
 
 from geomail import log, metrics
 from geomail.queue.entries import Entry, entry_of, record_of
 from geomail.queue.queue import Queue
+from geomail.queue.record_file import ROOM, RecordFile, bodies, frame
 from geomail.queue.records import Record, Slot
 
 _MAGIC = b"geomail journal 1\n"
-_HEAD = struct.Struct("<II")
 _NEW_FILE_S = 5.0
 _KEEP_S = 10.0
 _COMPLAIN_EVERY_S = 60.0
+_FULL_FOR_S = 1.0
 _STRANGE_FOR_S = 2 * 86_400
 _PIECE = 1000
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -86,8 +84,8 @@ class Journal:
         self._name = ""
         self._names = -1
         self._workers: dict[str, str] = {}  # worker: queue
-        self._records = -1
-        self._size = 0
+        self._page: RecordFile | None = None
+        self._full_until_s = 0.0
         self._number = 0
         self._files: deque[_File] = deque()
         self._complained_s = float("-inf")
@@ -95,7 +93,7 @@ class Journal:
     @property
     def is_open(self) -> bool:
         """Whether outcomes are kept at present."""
-        return self._records >= 0
+        return self._page is not None
 
     def enlist(self, queue: str, worker: str) -> None:
         """Note that this process is `worker` of `queue`; to be repeated, for it mends the journal
@@ -107,7 +105,7 @@ class Journal:
             if self._names < 0:
                 self._create(self._folder, worker)
             if worker not in self._workers:
-                _write_whole(self._names, _frame(Name(queue, worker)))
+                _write_whole(self._names, frame(_encode(Name(queue, worker))))
                 self._workers[worker] = queue
             if not self.is_open:
                 self._begin_file()
@@ -125,23 +123,25 @@ class Journal:
         self._append(queue, slot, Entry(*place, job_id, slot.state, goes_on=True))
 
     def _append(self, queue: str, slot: Slot, entry: Entry) -> None:
+        if self._page is not None:
+            if slot.worker not in self._workers:
+                self.enlist(queue, slot.worker)
+            record = frame(_encode(entry))
+            if not self._page.append(record):
+                self._turn(record)
         self.appended += 1
-        if self._records < 0:
+
+    def _turn(self, record: bytes) -> None:
+        """Go on in a new file, the old one being full; a full disk is asked once a second."""
+        if time.monotonic() < self._full_until_s:
+            metrics.count("journal_lost")
             return
-        if slot.worker not in self._workers:
-            self.enlist(queue, slot.worker)
-        # 1.0 µs on a usual disk: so each has a write of its own, and none waits for the next.
-        body = _encode(entry)
-        frame = _HEAD.pack(len(body), crc32(body)) + body
         try:
-            written = os.write(self._records, frame)
+            self._begin_file(len(record)).append(record)
         except OSError as error:
-            self._lose(error)
-        else:
-            if written == len(frame):
-                self._size += written
-            else:
-                self._cut_back()
+            self._full_until_s = time.monotonic() + _FULL_FOR_S
+            metrics.count("journal_lost")
+            self._complain(error)
 
     def settled(self, number: int) -> None:
         """Note that Redis has the first `number` outcomes that were appended."""
@@ -153,7 +153,11 @@ class Journal:
         if self.is_open and os.fstat(self._names).st_nlink == 0:
             self.remove()  # somebody has deleted it under us: `enlist` begins another
         try:
-            if self.is_open and self._size and now_s - self._files[-1].begun_s >= _NEW_FILE_S:
+            if (
+                self._page is not None
+                and self._page.size
+                and now_s - self._files[-1].begun_s >= _NEW_FILE_S
+            ):
                 self._begin_file()
         except OSError as error:
             self._complain(error)  # the old file goes on
@@ -188,10 +192,11 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the files, and keep them for the next start."""
-        for fd in (self._records, self._names):
-            if fd >= 0:
-                os.close(fd)
-        self._records = self._names = -1
+        if self._page is not None:
+            self._page.close()
+        if self._names >= 0:
+            os.close(self._names)
+        self._page, self._names = None, -1
         self._workers.clear()
         self._files.clear()
 
@@ -214,31 +219,17 @@ class Journal:
             raise
         self._names = fd
 
-    def _begin_file(self) -> None:
-        now_s = time.monotonic()
+    def _begin_file(self, length: int = 0) -> RecordFile:
         path = self._path.with_suffix(f".{self._number}.records")
-        fd = os.open(path, _FLAGS | os.O_EXCL, 0o600)
-        if self._records >= 0:
-            os.close(self._records)
+        page = RecordFile(path, max(ROOM, length))
+        if self._page is not None:
+            self._page.close()
         if self._files:
             self._files[-1].last = self.appended
-        self._files.append(_File(path, now_s))
-        self._records, self._size = fd, 0
+        self._files.append(_File(path, time.monotonic()))
+        self._page = page
         self._number += 1
-
-    def _cut_back(self) -> None:
-        """Take back half a record, so that what follows can be read."""
-        try:
-            os.ftruncate(self._records, self._size)
-        except OSError:
-            os.close(self._records)
-            self._records = -1
-            self._files[-1].last = self.appended
-        self._lose(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-
-    def _lose(self, error: OSError) -> None:
-        metrics.count("journal_lost")
-        self._complain(error)
+        return page
 
     def _complain(self, error: OSError) -> None:
         now_s = time.monotonic()
@@ -339,7 +330,7 @@ def _read_names(path: Path) -> set[Name]:
     data = path.read_bytes()
     if not data.startswith(_MAGIC):
         return set()
-    return {_decode_name(body) for body in _bodies(path, data, len(_MAGIC))}
+    return {_decode_name(body) for body in bodies(path, data, len(_MAGIC))}
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -353,26 +344,7 @@ def _are_old(files: Iterable[Path]) -> bool:
 
 def read_records(path: Path) -> Iterator[Entry]:
     """Read the outcomes in one file, in their order."""
-    return map(_decode_entry, _bodies(path, path.read_bytes()))
-
-
-def _bodies(path: Path, data: bytes, at: int = 0) -> Iterator[bytes]:
-    """Split a file into the bodies of its records, up to the first that is torn."""
-    while at + _HEAD.size < len(data):
-        length, check = _HEAD.unpack_from(data, at)
-        end = at + _HEAD.size + length
-        body = data[at + _HEAD.size : end]
-        if length == 0 or end > len(data) or crc32(body) != check:
-            break
-        yield body
-        at = end
-    if at < len(data):
-        log.warning("journal_torn", file=path.name, at=at, ignored_bytes=len(data) - at)
-
-
-def _frame(value: Name) -> bytes:
-    body = _encode(value)
-    return _HEAD.pack(len(body), crc32(body)) + body
+    return map(_decode_entry, bodies(path, path.read_bytes()))
 
 
 def _write_whole(fd: int, data: bytes) -> None:

@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from geomail.queue import (
 )
 from geomail.queue.entries import Entry, record_of
 from geomail.queue.journal import Journal, replay, say_again
+from geomail.queue.record_file import bodies, frame
 
 pytest_plugins = ("queue_fixtures",)
 Raw = Any
@@ -87,12 +89,12 @@ def test_every_kind_of_outcome_comes_back(tmp_path: Path) -> None:
 
 def test_torn_at_every_byte(tmp_path: Path) -> None:
     book = begun(tmp_path)
-    ends = []
     file = tmp_path / "w1.0.records"
     for record in (Done(slot(0)), Retry(slot(1), 5, LEFT), Done(slot(2))):
         book.append("queue:email", record)
-        ends.append(file.stat().st_size)
     whole, entries = file.read_bytes(), list(book.entries())
+    ends = list(accumulate(len(frame(body)) for body in bodies(file, whole)))
+    whole = whole[: ends[-1]]
     for size in range(len(whole) + 1):
         file.write_bytes(whole[:size])
         assert list(book.entries()) == entries[: sum(end <= size for end in ends)]
@@ -103,8 +105,8 @@ def test_nothing_is_believed_from_the_first_wrong_byte_on(tmp_path: Path) -> Non
     for index in range(3):
         book.append("queue:email", Done(slot(index)))
     file = tmp_path / "w1.0.records"
-    whole = file.read_bytes()
-    length = len(whole) // 3
+    length = len(frame(next(bodies(file, file.read_bytes()))))
+    whole = file.read_bytes()[: 3 * length]
     for at in range(len(whole)):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :])
         assert [entry.index for entry in book.entries()] == list(range(at // length))
@@ -196,22 +198,41 @@ def full_at(size: int) -> Iterator[None]:
 
 
 def test_full_disk_loses_records_and_nothing_else(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(journal, "ROOM", 50)
+    monkeypatch.setattr(journal, "_FULL_FOR_S", 0.0)
     book = begun(tmp_path)
-    book.append("queue:email", Done(slot(0)))
-    size = (tmp_path / "w1.0.records").stat().st_size
     lost = metrics.snapshot().get("journal_lost", 0)
-    for room in range(1, size):  # half a record, of any length, is taken back
-        with full_at(size + room):
-            book.append("queue:email", Done(slot(7)))
-    with full_at(size):
-        book.append("queue:email", Done(slot(7)))
-    book.append("queue:email", Done(slot(1)))
-    assert [entry.index for entry in book.entries()] == [0, 1]
-    assert metrics.snapshot()["journal_lost"] - lost == size
+    with full_at(49):
+        for index in range(10):
+            book.append("queue:email", Done(slot(index)))
+    kept = [entry.index for entry in book.entries()]
+    assert kept == list(range(len(kept)))
+    assert 1 <= len(kept) < 10
+    book.append("queue:email", Done(slot(11)))
+    assert [entry.index for entry in book.entries()] == [*kept, 11]
+    assert metrics.snapshot()["journal_lost"] - lost == 10 - len(kept)
     assert caplog.text.count("journal_not_written") == 1
     assert "journal_torn" not in caplog.text
+
+
+def test_full_files_are_followed_by_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "ROOM", 100)
+    book = begun(tmp_path)
+    book.append("queue:email", Dead(slot(0), JobState(last="x" * 5000)))
+    for index in range(1, 100):
+        book.append("queue:email", Done(slot(index)))
+    assert [entry.index for entry in book.entries()] == list(range(100))
+    sizes = [file.stat().st_size for file in sorted(tmp_path.glob("*.records"))]
+    assert len(sizes) > 20
+    book.settled(50)
+    book.tidy()
+    settled = [file for file in book._files if file.settled_s is not None]
+    assert max(file.last for file in settled) <= 50
+    assert max(file.last for file in settled) > 40
 
 
 def test_full_at_the_start_it_begins_later(tmp_path: Path) -> None:
