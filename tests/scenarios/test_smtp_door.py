@@ -148,6 +148,42 @@ def _expect(replies: IO[bytes], *codes: bytes) -> None:
             raise ConnectionError
 
 
+def test_the_door_of_a_worker(stage: Stage) -> None:
+    """It takes mail and delivers it, all in one process; then it leaves, and nothing is left."""
+    port = free_port()
+    host = stage.host(keeps=True)
+    worker = stage.worker("--smtp", f"127.0.0.1:{port}", relay=host)
+    worker.says("listening door=smtp")
+    with smtplib.SMTP("127.0.0.1", port, local_hostname="me.example", timeout=20) as client:
+        for number in range(10):
+            client.sendmail("a@x.example", f"u{number}@y.example", letter(number, b"one\r\n"))
+            host.has_taken(number + 1)
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert client.noop()[0] == 421
+    assert content_of(host.look()[9].content) == letter(9, b"one\r\n")
+    assert stage.held() == 0
+
+
+def test_a_redis_that_is_killed(stage: Stage) -> None:
+    """What was answered 250 is there when it comes back; then 250 is answered again."""
+    port = free_port()
+    door = door_of(stage, port)
+    senders = [Sender(port) for _ in range(8)]
+    busy = [gevent.spawn(sender.run) for sender in senders]
+    for _ in range(3):
+        before = sum(len(sender.acknowledged) for sender in senders)
+        until(lambda: sum(len(sender.acknowledged) for sender in senders) > before + 50)  # noqa: B023
+        stage.server.kill()
+        stage.restart_redis()
+    gevent.killall(busy)
+    acknowledged = {each for sender in senders for each in sender.acknowledged}
+    assert door.is_running
+    host = stage.host()
+    stage.burst("--concurrency", "10", relay=host)
+    assert acknowledged <= host.arrivals().keys()
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_a_killed_door_has_told_no_lie(stage: Stage, seed: int) -> None:
     """Killed at any moment, again and again: who was told 250 gets delivered."""
