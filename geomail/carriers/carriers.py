@@ -240,8 +240,8 @@ class Carriers:
             outcome = Outcome(Fate.LATER, Blame.MESSAGE, "internal", repr(error))
         if task not in route.active:
             return  # given back by a drain
-        self._let_go(route, task)
         self._judge(route, outcome, began=began, asked_s=asked_s)
+        self._let_go(route, task)
         if outcome.fate is Fate.AGAIN:
             self._give_back([task])
         else:

@@ -3,8 +3,9 @@
 Nobody sees what a payload is before it is taken. So a take that has brought tasks lets the next one
 be larger by as many and some more, and one that has brought none takes that back: a list of mails
 alone is taken as if there were no tasks. While the lanes want nothing, a few are taken now and then
-to find out, and ever more rarely while those are mails, which have to be parked: a worker whose
-mail hosts hang, or that has none, does its tasks all the same.
+to find out, and ever more rarely while those are mails, which have to be parked; as many as tasks
+have room for where no mail host is open, or there is none. So a worker whose mail hosts hang does
+its tasks all the same.
 
 Pure but for what it asks the carriers and the lanes; the clock is an argument.
 """
@@ -14,7 +15,7 @@ import math
 from geomail.carriers.carriers import Carriers
 from geomail.delivery.lanes import Lanes
 
-_PROBE = 16
+_PROBE, _PLENTY = 16, 256
 _SHORTEST_S, _LONGEST_S = 0.05, 3.2
 
 
@@ -37,9 +38,16 @@ class Appetite:
         if room > 0:
             self._probe_at = now + self._pause_s
         wanted = self._wanted
-        if not self._lanes.settings.relays or now >= self._probe_at:
+        if room == 0 and self._is_all_closed(now):
+            wanted = _PLENTY
+        elif now >= self._probe_at:
             wanted = max(wanted, _PROBE)
         return room + min(wanted, self._carriers.room())
+
+    def _is_all_closed(self, now: float) -> bool:
+        lanes = self._lanes
+        relays = [each for name, each in lanes.routes.items() if name not in lanes.guests]
+        return all(route.is_held or route.opens_in_s(now) > 0.0 for route in relays)
 
     def again_in_s(self, now: float) -> float:
         """Return how long to wait for room at most, as far as tasks are concerned."""

@@ -336,13 +336,14 @@ class Worker:
             settings = dataclasses.replace(settings, **fixed)
             require_relays(settings)
             self.admission.configure(settings)
-            self.lanes.configure(settings)
             self.carriers.configure(settings)
+            self.lanes.configure(settings)
             self.settler.callbacks.configure(settings)
             if self._doors is not None:
                 self._doors.renew()
         except GeomailError as error:
             self.admission.configure(self.settings)
+            self.carriers.configure(self.settings)
             log.error("reload_failed", why=str(error), hint="the old settings stay in force")
             return
         if unheard:
