@@ -237,8 +237,8 @@ def _hold(given: Given, settings: Settings) -> int:
 
 
 def _check_relay(name: str, settings: Settings) -> None:
-    known = settings.relays
-    if known and name not in known:
+    known = [*settings.relays, *(("url", "call") if settings.has_tasks else ())]
+    if settings.relays and name not in known:
         hint = spelling.hint(name, known) or f"; known: {', '.join(known)}"
         raise ConfigError(f"no relay is named {name!r}{hint}")
 

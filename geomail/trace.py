@@ -8,12 +8,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
-from geomail import board, job
+from geomail import board
 from geomail.board import Board
+from geomail.carriers.routes import CALL, URL
+from geomail.carriers.target import target_of
+from geomail.carriers.task import describe
 from geomail.config import Settings
 from geomail.delivery.shown import HostShown
 from geomail.errors import PayloadError
-from geomail.job import Email
+from geomail.job import CallTask, Email, HttpTask, Job, decode
 from geomail.queue.link import Link
 from geomail.queue.whereabouts import Search, Whereabouts, is_id
 from geomail.report import shown as printable
@@ -63,7 +66,7 @@ def _find(search: Search, name: str) -> tuple[list[Whereabouts], list[str]]:
 
 def _label_of(payload: bytes) -> str | None:
     try:
-        return job.decode(payload).label
+        return decode(payload).label
     except PayloadError:
         return None
 
@@ -79,18 +82,22 @@ def _told(search: Search, found: Whereabouts, seen: Board, settings: Settings) -
     if under_way:
         rows += _obstacles(search, under_way[0], seen)
     widest = max(len(name) for name, _ in rows)
-    email = _email(found)
-    label = f" (label {printable(email.label)})" if email and email.label else ""
+    job = _job(found)
+    label = f" (label {printable(job.label)})" if job and job.label else ""
     head = f"{printable(found.id or 'not taken yet')}{label}"
     return "\n".join([head, *(f"  {name.ljust(widest)}  {text}" for name, text in rows)])
 
 
 def _rows(search: Search, found: Whereabouts, now_ms: int) -> Iterator[tuple[str, str]]:
-    email, state = _email(found), found.state
+    job, state = _job(found), found.state
+    email = job if isinstance(job, Email) else None
     yield "where", _where(search, found, now_ms)
     yield from (("", note) for note in found.notes)
     if found.first_seen_ms is not None:
         yield "first seen", f"{_span(now_ms - found.first_seen_ms)} ago"
+    if isinstance(job, HttpTask | CallTask):
+        kind = "call" if isinstance(job, CallTask) else "callback" if state.callback else "url"
+        yield kind, printable(describe(job))
     recipients = state.rcpt or (email.recipients if email else [])
     if recipients and found.place != "split":  # who is left of them the parts say
         yield "recipients", _listed(recipients, email)
@@ -103,7 +110,10 @@ def _rows(search: Search, found: Whereabouts, now_ms: int) -> Iterator[tuple[str
 
 def _routes(found: Whereabouts, settings: Settings) -> list[str]:
     """Return the routes that a mail goes by: as was decided, as it says, or by the settings."""
-    email, decided = _email(found), found.state.route
+    job, decided = _job(found), found.state.route
+    if isinstance(job, HttpTask | CallTask):
+        return [decided or _route_of(job)]
+    email = job
     if decided or email is None or email.relay:
         return [decided or (email.relay if email and email.relay else DEFAULT_RELAY)]
     return sorted(Signpost(settings).relays_of(email, found.state.rcpt or email.recipients))
@@ -201,12 +211,20 @@ def _obstacles(search: Search, found: Whereabouts, seen: Board) -> Iterator[tupl
         yield "workers", f"{seen.silent} of {seen.workers} have told nothing yet"
 
 
-def _email(found: Whereabouts) -> Email | None:
+def _job(found: Whereabouts) -> Job | None:
     try:
-        decoded = job.decode(found.payload) if found.payload else None
+        return decode(found.payload) if found.payload else None
     except PayloadError:
         return None
-    return decoded if isinstance(decoded, Email) else None
+
+
+def _route_of(job: HttpTask | CallTask) -> str:
+    if isinstance(job, CallTask):
+        return CALL
+    try:
+        return f"{URL}/{target_of(job.url).key}"
+    except PayloadError:
+        return URL
 
 
 def _ahead(found: Whereabouts) -> str:

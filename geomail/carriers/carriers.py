@@ -28,6 +28,7 @@ from geomail.config import Settings
 from geomail.delivery.lanes import Lanes
 from geomail.delivery.outcome import Blame, Fate, Outcome
 from geomail.delivery.pace import Backoff, fair_share
+from geomail.delivery.shown import LaneShown
 from geomail.errors import PayloadError
 from geomail.job import CallTask, HttpTask
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from geomail.carriers.requests import Requests
 
 _MOST_ROUTES = 2_000
+_MOST_SHOWN = 50
+_FILES_OF_A_CALL = 4
 _SHARE_EVERY_S = 0.05
 _KEPT_OF = 20  # a place in so many is for hosts that have none
 
@@ -193,6 +196,12 @@ class Carriers:
         self._staff(route)
         return True
 
+    def shown(self, now: float) -> list[LaneShown]:
+        """Return what people are shown of where tasks go: work, trouble and calls."""
+        routes = [route for route in self._routes() if route.is_in_use or route.name == CALL]
+        routes.sort(key=lambda route: (-route.strikes, -route.in_hand))
+        return [route.shown(now) for route in routes[:_MOST_SHOWN] if route.name != URL]
+
     # ---- the end
 
     def stop(self) -> list[Task]:
@@ -328,3 +337,9 @@ class Carriers:
         for name in unused:
             if name not in (URL, CALL):
                 del places.routes[name], self._house.guests[name], self._house.routes[name]
+
+
+def carried(settings: Settings) -> int:
+    """Return how many files tasks may have open at a time."""
+    requests = settings.url_concurrency if settings.url_hosts else 0
+    return requests + (_FILES_OF_A_CALL * settings.task_processes if settings.has_calls else 0)

@@ -22,6 +22,7 @@ from geomail.delivery.delivery import Delivery
 from geomail.delivery.outcome import Blame, Outcome
 from geomail.delivery.pace import Backoff
 from geomail.delivery.route import Route
+from geomail.delivery.shown import LaneShown, State
 
 if TYPE_CHECKING:
     from geomail.carriers.carriers import Places
@@ -123,6 +124,34 @@ class TaskRoute(Route):
             if on:
                 self.places.strand(route)
         return []
+
+    def shown(self, now: float) -> LaneShown:
+        """Return what people are shown of it."""
+        closed_s = self.opens_in_s(now)
+        return LaneShown(
+            self.name.partition("/")[2] or self.name,
+            self.relay,
+            self.name,
+            self._state(now),
+            self.error,
+            round(closed_s, 1) if closed_s else None,
+            connections=len(self.active),
+            window=self.places.most_for(self, now),
+            ready=len(self.ready),
+            in_hand=self.in_hand,
+            binding="concurrency" if self.ready else None,
+            delivered=self.delivered,
+            failed=self.failed,
+        )
+
+    def _state(self, now: float) -> State:
+        if self.is_held:
+            return "held"
+        if self.backoff.is_closed(now):
+            return "closed"
+        if self.is_probing:
+            return "probing"
+        return "open" if self.has_place(now) else "full"
 
     # ---- what happens
 

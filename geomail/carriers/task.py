@@ -25,14 +25,14 @@ class Task:
     @property
     def target(self) -> str:
         """What people are told of it."""
-        return target_of(self.job)
+        return describe(self.job)
 
     def is_mine(self) -> bool:
         """Return whether the lease under which this slot was taken is still ours."""
         return self.queue.owns(self.slot)
 
 
-def target_of(job: HttpTask | CallTask) -> str:
+def describe(job: HttpTask | CallTask) -> str:
     """Return what people are told of a task: its URL without the query, or the name it calls."""
     if isinstance(job, CallTask):
         return f"{job.cls}.{job.worker}".lstrip(".")

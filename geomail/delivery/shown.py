@@ -17,7 +17,7 @@ over. Not promised: that it still holds, nor that workers agree; each meets a ho
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
@@ -80,21 +80,22 @@ _encode = msgspec.json.Encoder().encode
 # ---- what a worker tells
 
 
-def snapshot(house: "Lanes", now: float) -> bytes:
+def snapshot(house: "Lanes", now: float, tasks: Sequence[LaneShown] = ()) -> bytes:
     """Return the snapshot of a worker's lanes at `now` as JSON; empty when there is none to show.
 
-    `now`: seconds of the monotonic clock.
+    `now`: seconds of the monotonic clock. `tasks`: what is to be seen of where tasks go.
     """
     found = list(_shown_lanes(house))
-    lanes: list[LaneShown] = []
-    size = 0
+    lanes = [*tasks]
+    size = len(_encode(lanes))
     for route, lane in heapq.nsmallest(_MOST_LANES, found, key=_trouble):
         lanes.append(shown(route, lane, now))
         size += len(_encode(lanes[-1])) + 1
         if size > _MOST_BYTES:
             lanes.pop()
             break
-    return _encode(Snapshot(lanes, len(found) - len(lanes))) if found else b""
+    total = len(found) + len(tasks)
+    return _encode(Snapshot(lanes, total - len(lanes))) if total else b""
 
 
 def pointer(queue: str, worker: str) -> bytes:

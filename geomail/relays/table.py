@@ -23,6 +23,7 @@ from geomail.values import Read, helo_name, ip_address, one_of, switch, text, wh
 
 Table = Mapping[str, object]
 
+_OF_TASKS = ("url", "call")  # routes that `hold` and `hosts` know by these names
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -129,6 +130,9 @@ class Reader:
         for name, table in tables.items():
             if not _NAME.fullmatch(name):
                 raise ConfigError(f"a relay's name is of letters, digits and . _ -, not {name!r}")
+            if name in _OF_TASKS:
+                where = f"[relay.{name}] in {self.place}"
+                raise ConfigError(f"{where}: tasks go by that name; choose another")
             for key in table:
                 if key not in _BY_NAME:
                     where = f"{key!r} in [relay.{name}] of {self.place}"

@@ -3,9 +3,9 @@
 Nobody sees what a payload is before it is taken. So a take that has brought tasks lets the next one
 be larger by as many and some more, and one that has brought none takes that back: a list of mails
 alone is taken as if there were no tasks. While the lanes want nothing, a few are taken now and then
-to find out, and ever more rarely while those are mails, which have to be parked; as many as tasks
-have room for where no mail host is open, or there is none. So a worker whose mail hosts hang does
-its tasks all the same.
+to find out, ever more at a time but more rarely while those are mails, which have to be parked; as
+many as tasks have room for where no mail host is open, or there is none. So a worker whose mail
+hosts hang does its tasks all the same.
 
 Pure but for what it asks the carriers and the lanes; the clock is an argument.
 """
@@ -15,7 +15,7 @@ import math
 from geomail.carriers.carriers import Carriers
 from geomail.delivery.lanes import Lanes
 
-_PROBE, _PLENTY = 16, 256
+_SMALLEST, _PLENTY = 16, 256
 _SHORTEST_S, _LONGEST_S = 0.05, 3.2
 
 
@@ -27,7 +27,7 @@ class Appetite:
         self._carriers = carriers
         self._met = 0  # of the tasks, those that are accounted for
         self._wanted = 0
-        self._pause_s = _SHORTEST_S
+        self._pause_s, self._probe = _SHORTEST_S, _SMALLEST
         self._probe_at = 0.0
 
     def room(self, now: float) -> int:
@@ -41,7 +41,7 @@ class Appetite:
         if room == 0 and self._is_all_closed(now):
             wanted = _PLENTY
         elif now >= self._probe_at:
-            wanted = max(wanted, _PROBE)
+            wanted = max(wanted, self._probe)
         return room + min(wanted, self._carriers.room())
 
     def _is_all_closed(self, now: float) -> bool:
@@ -61,6 +61,9 @@ class Appetite:
         if not is_fresh:
             return
         self._wanted = 2 * met + 1 if met else 0
-        is_in_vain = taken and not met
-        self._pause_s = min(2 * self._pause_s, _LONGEST_S) if is_in_vain else _SHORTEST_S
+        if taken and not met:
+            self._pause_s = min(2 * self._pause_s, _LONGEST_S)
+            self._probe = min(2 * self._probe, _PLENTY)
+        else:
+            self._pause_s, self._probe = _SHORTEST_S, _SMALLEST
         self._probe_at = now + (self._pause_s if taken else 0.0)

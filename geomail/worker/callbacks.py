@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from geomail import log, metrics
-from geomail.carriers.task import target_of
+from geomail.carriers.task import describe
 from geomail.config import Settings
 from geomail.delivery.outcome import Fate, Outcome
 from geomail.job import Email, Job
@@ -155,7 +155,7 @@ class _Ending:
             event["recipients"] = rows + [self._row(one, "dead", reason) for one in dead]
         else:
             event["type"] = f"task.{'done' if what == 'delivered' else what}"
-            event |= self._row(target_of(job), None, reason)
+            event |= self._row(describe(job), None, reason)
         json = {name: value for name, value in event.items() if value is not None}
         return _encode({"url": job.callback_url, "method": "POST", "json": json, "id": job_id})
 

@@ -20,7 +20,7 @@ import gevent
 from gevent.event import Event
 
 from geomail import log, metrics
-from geomail.carriers.carriers import Carriers
+from geomail.carriers.carriers import Carriers, carried
 from geomail.carriers.task import Task
 from geomail.config import Settings, require_relays
 from geomail.delivery import shown
@@ -62,7 +62,7 @@ def run(settings: Settings, listeners: "Listeners | None" = None) -> int:
         raise RedisUnusable("no Redis: pass --redis URL")
     heap.give_back_large_blocks()
     heap.collect_rarely(settings.concurrency)
-    files.make_room(settings.concurrency)
+    files.make_room(settings.concurrency + carried(settings))
     link = Link(settings.redis)
     queues = [
         Queue(link, name, lease_s=settings.lease_s, beat_s=settings.beat_s)
@@ -224,7 +224,8 @@ class Worker:
         if queue is not first:
             return shown.pointer(first.name, first.worker)
         try:
-            return shown.snapshot(self.lanes, time.monotonic())
+            now = time.monotonic()
+            return shown.snapshot(self.lanes, now, self.carriers.shown(now))
         except Exception as error:  # noqa: BLE001 - what people see must not cost a lease
             log.error("snapshot_broke", why=repr(error))
             return b""

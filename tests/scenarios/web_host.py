@@ -80,10 +80,10 @@ class Web:
 
 
 @contextmanager
-def web_host() -> Iterator[Web]:
-    """Run a server on a free port of this machine."""
+def web_host(port: int = 0) -> Iterator[Web]:
+    """Run a server on a port of this machine; 0: on a free one."""
     web = Web()
-    server = pywsgi.WSGIServer(("127.0.0.1", 0), web, log=None, error_log=None)
+    server = pywsgi.WSGIServer(("127.0.0.1", port), web, log=None, error_log=None)
     server.start()
     web.port = int(server.server_port or 0)
     try:
