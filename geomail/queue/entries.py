@@ -38,12 +38,12 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 def entry_of(record: Record, follow_ups: list[bytes] | None = None) -> Entry:
     """Return the entry of an outcome, with what is pushed for it. Raises TypeError for others."""
-    if isinstance(record, Followed):
-        return entry_of(record.record, record.payloads)
     slot = record.slot
     place = slot.worker, slot.seq, slot.index
     if type(record) is Done and not slot.touched and follow_ups is None:
-        return Entry(*place)
+        return Entry(*place)  # nearly always
+    if isinstance(record, Followed):
+        return entry_of(record.record, record.payloads)
     state = None if slot.state is FRESH else slot.state
     is_split = isinstance(record, Split)
     job_id = slot.id if slot.touched else ""
