@@ -36,7 +36,7 @@ from geomail.intake import limits, messages
 from geomail.intake.bodies import BodyError
 from geomail.intake.gate import Gate
 from geomail.intake.heads import Fault, Head
-from geomail.intake.messages import PUSH_JOBS, ROOM_S, Answer, Many, fault
+from geomail.intake.messages import PUSH_JOBS, Answer, Many, fault
 from geomail.intake.reception import Reception
 from geomail.intake.visit import Stream, TooSlowError, Visit
 
@@ -49,6 +49,7 @@ _ONE = "application/json"
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _MESSAGES = "/v1/messages"
 _READING = "GET, HEAD"
+_ROOM_S = 5.0
 _SMALL = 16 * 1024  # needs no room of its own
 
 
@@ -59,6 +60,7 @@ class HttpDoor:
         self._gate = gate
         self._token = settings.door_token
         self._idle_s = settings.door_idle_s
+        self._room_s = min(_ROOM_S, self._idle_s)
         self._most_bytes = limits.most_bytes(settings)
         self._rate = settings.door_rate
         self._reception = Reception(
@@ -205,7 +207,7 @@ class HttpDoor:
             size = len(whole) + len(piece)
             if size > self._most_bytes:
                 return self._too_large()
-            if size > _SMALL and not visit.share.hold(size, patience_s=ROOM_S):
+            if size > _SMALL and not visit.share.hold(size, patience_s=self._room_s):
                 return messages.later(503, messages.CROWDED, 1)
             if whole:
                 # Not a list of pieces: one of two bytes takes forty.
@@ -245,8 +247,15 @@ class HttpDoor:
             if delay_s:
                 self._reception.leaving.wait(delay_s)
 
-        most = {"most_bytes": self._most_bytes, "most_jobs": self._rate or PUSH_JOBS}
-        return Many(self._gate, key, visit.share, pay=pay, **most)
+        return Many(
+            self._gate,
+            key,
+            visit.share,
+            most_bytes=self._most_bytes,
+            most_jobs=self._rate or PUSH_JOBS,
+            room_s=self._room_s,
+            pay=pay,
+        )
 
 
 def _type_of(head: Head) -> str:

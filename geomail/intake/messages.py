@@ -32,7 +32,6 @@ from geomail.job.payload import MAX_BYTES
 
 NOT_KNOWN = "not known: never taken, or ended more than a day ago"
 CROWDED = "too much is coming at once (memory_mb): send again in a second"
-ROOM_S = 2.0  # for which room is waited
 PUSH_JOBS, _PUSH_BYTES = 500, 1_000_000
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")
 _KEY = re.compile(r'"?([!#-~]{1,200})"?')
@@ -119,10 +118,11 @@ class Many:
         *,
         most_bytes: int,
         most_jobs: int,
+        room_s: float,
         pay: Callable[[int], None],
     ) -> None:
-        """`share`: for what is held; `most_bytes`: of one line; `most_jobs`: in one push, before
-        which `pay` is told of their number, and may wait.
+        """`share`: for what is held, `room_s`: how long room for it is waited for; `most_bytes`: of
+        a line; `most_jobs`: in one push, before which `pay` hears how many they are, and may wait.
         """
         self.lines = 0
         self._gate = gate
@@ -130,6 +130,7 @@ class Many:
         self._key = key
         self._most_bytes = most_bytes
         self._most_jobs = min(most_jobs, PUSH_JOBS)
+        self._room_s = room_s
         self._pay = pay
         self._begun: bytes | bytearray = b""  # a line whose end has not come
         self._is_crowded = False
@@ -142,7 +143,7 @@ class Many:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take what has come; yield answers when Redis has what they are about."""
         held = len(self._begun) + len(data)
-        self._is_crowded = not self._share.hold(held, patience_s=ROOM_S)
+        self._is_crowded = not self._share.hold(held, patience_s=self._room_s)
         first, *others = data.split(b"\n")
         self._hold(first)
         for start in others:
@@ -211,18 +212,23 @@ class Many:
             gevent.sleep(0)  # errors alone are no wait, in which others have their turn
             return []
         self._pay(len(ready))
-        refusal = self._refusal or self._pressed()
+        refusal = self._refusal_so_far()
         if refusal is None:
             try:
                 return [b'{"id":"%b"}\n' % one.encode() for one in self._gate.submit(ready)]
             except Refused as error:
-                refusal = self._refusal = error  # what follows would wait as long, and in vain
+                refusal = self._refusal = error
         told = {"error": str(refusal), "retry_after_s": math.ceil(refusal.retry_after_s)}
         return [_encode(told) + b"\n"] * len(ready)
 
-    def _pressed(self) -> Refused | None:
+    def _refusal_so_far(self) -> Refused | None:
+        """Return why a push needs no trial: it would wait for Redis as long as the last one did."""
         gate = self._gate
-        return None if gate.pressure == "ok" else Refused(_high(gate), gate.retry_after_s)
+        if not gate.is_away:
+            self._refusal = None
+        if gate.pressure == "high":
+            return Refused(_high(gate), gate.retry_after_s)
+        return self._refusal
 
 
 def _high(gate: Gate) -> str:
@@ -240,16 +246,21 @@ def _readied(gate: Gate, payload: bytes, key: str | None) -> bytes:
         gate.check(payload)
         return payload
     own = job.decode(payload).dedupe_key
-    if own is not None:
-        if own == key:
-            return payload
-        raise PayloadError("both `dedupe_key` and an Idempotency-Key are given: keep one")
-    at = start.end()
+    if own is None:
+        return _keyed(payload, start.end(), key)
+    if own == key:
+        return payload
+    raise PayloadError("both `dedupe_key` and an Idempotency-Key are given: keep one")
+
+
+def _keyed(payload: bytes, at: int, key: str) -> bytes:
+    """Return an object with one key more, written behind its brace."""
     ready = b'%b"dedupe_key":%b,%b' % (payload[:at], json.dumps(key).encode(), payload[at:])
     if len(ready) > MAX_BYTES:
-        raise PayloadError(
-            f"a job of at most {MAX_BYTES - len(ready) + len(payload):,} bytes expected"
-        )
+        most = MAX_BYTES - len(ready) + len(payload)
+        raise PayloadError(f"a job of at most {most:,} bytes expected, with an Idempotency-Key")
+    if b"dedupe_key" in payload and job.decode(ready).dedupe_key != key:
+        raise PayloadError("dedupe_key: null, beside an Idempotency-Key: leave it out")
     return ready
 
 

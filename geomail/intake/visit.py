@@ -29,7 +29,7 @@ from geomail.intake.heads import END, Fault, Head, fault_so_far, read_head
 from geomail.intake.limits import Share
 from geomail.intake.messages import Answer
 
-_HEAD_PIECE, _PIECE = 16 * 1024, 256 * 1024
+_HEAD_PIECE, _PIECE = 16 * 1024, 128 * 1024
 _SKIPPED = 64 * 1024
 _SLOWEST = 1000  # bytes a second
 _LAST_WORDS_S = 2.0

@@ -265,6 +265,7 @@ def test_a_key_makes_a_repetition_harmless(house: House) -> None:
     assert jobs == [MAIL | {"dedupe_key": "order-4711"}] * 2
     assert house.post(MAIL | {"dedupe_key": "k"}, {"Idempotency-Key": "k"}).status == 202
     assert house.post(MAIL | {"dedupe_key": "k"}, {"Idempotency-Key": "l"}).status == 400
+    assert house.post(MAIL | {"dedupe_key": None}, {"Idempotency-Key": "l"}).status == 400
     for odd in ("", "two words", "x" * 201, '"', 'a"b'):
         assert house.post(MAIL, {"Idempotency-Key": odd}).status == 400
 

@@ -1,6 +1,9 @@
 """Redis goes away, and comes back: the door stays open, and says when to come again."""
 
+import json
+import socket
 from pathlib import Path
+from typing import Any
 
 from http_described import Description
 from http_house import JSON, LINES, MAIL, House, lines, opening, until
@@ -37,3 +40,39 @@ def test_the_door_stays_open(tmp_path: Path) -> None:
             until(lambda: house.ask("GET", "/healthz").status == 200)
             assert answers(house) == [202, 404]
             assert house.waiting() >= 2
+
+
+_MANY = (
+    b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+
+
+class Streaming:
+    """One request whose lines come one by one, each when the one before was answered."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._answers = sock.makefile("rb")
+        sock.sendall(_MANY)
+
+    def send(self) -> Any:
+        """Send a line; return its answer."""
+        line = lines(MAIL)
+        self._sock.sendall(b"%x\r\n%b\r\n" % (len(line), line))
+        while not (said := self._answers.readline()).startswith(b"{"):
+            assert said, "the door has hung up"
+        return json.loads(said)
+
+
+def test_a_stream_of_lines_goes_on(tmp_path: Path) -> None:
+    with embedded.start_private(tmp_path) as server, opening(server.url) as opens:
+        house = opens()
+        with house.dial() as sock:
+            stream = Streaming(sock)
+            assert "id" in stream.send()
+            port = server.port
+            server.kill()
+            assert "retry_after_s" in stream.send()
+            with embedded.start_private(tmp_path, port=port):
+                until(lambda: "id" in stream.send())
