@@ -15,7 +15,7 @@ call('HDEL', open, '')
 local worker, seq, n, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local length = {}
-for _, key in ipairs({fresh_list, arrive, pushed, front, suspects, park}) do
+for _, key in ipairs(park and {suspects, park} or {fresh_list, arrive, pushed, front, suspects}) do
   length[key] = size_of('LLEN', key)
 end
 local waiting = size_of('ZCARD', delayed)
@@ -53,10 +53,14 @@ local function weight_of(id)
   return root_weight > 0 and weight + root_weight or 0
 end
 
+-- How many have left each source.
+local used = {}
+
 local function answer(taken, characters, slots)
   local due = waiting > 0 and call('ZRANGE', delayed, 0, 0, 'WITHSCORES') or {}
   local ready = parked_routes > 0 and routes_due(routes, now) or {}
-  local reply = {'OK', now, tonumber(due[2] or -1), call('LLEN', suspects), ready, taken, characters}
+  local waits = length[suspects] - (used[suspects] or 0)
+  local reply = {'OK', now, tonumber(due[2] or -1), waits, ready, taken, characters}
   for i = 1, #slots do
     reply[7 + i] = slots[i]
   end
@@ -86,7 +90,7 @@ end
 
 -- What the batch will hold, what the caller gets, what leaves its source once the batch is written.
 local items, slots, strange, bytes, full = {}, {}, {}, 0, false
-local used, promoted = {}, {}
+local promoted = {}
 
 local function fits(weight)
   if #items > 0 and bytes + weight > max_bytes then
@@ -193,8 +197,7 @@ local is_suspect = false
 if park then
   take_jobs(park, n)
 else
-  local held = call('HLEN', open) - call('HEXISTS', open, 'last')
-  if ARGV[5] == '1' and length[suspects] > 0 and held == 0 then
+  if ARGV[5] == '1' and length[suspects] > 0 and call('HLEN', open) == call('HEXISTS', open, 'last') then
     take_jobs(suspects, 1)
     is_suspect = #items > 0
   end
@@ -239,5 +242,7 @@ end
 if #items > 0 then
   redis.pcall('HINCRBY', stats, 'taken', #items)
 end
-note_since(stats, now, length[fresh_list] - (used[fresh_list] or 0) + length[arrive] - (used[arrive] or 0))
+if not park then
+  note_since(stats, now, length[fresh_list] - (used[fresh_list] or 0) + length[arrive] - (used[arrive] or 0))
+end
 return answer(now, characters, slots)
