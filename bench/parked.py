@@ -1,13 +1,13 @@
 """What mail costs while it waits for a host that is closed.
 
-    python bench/parked.py [--mails 200000] [--routes 100000] [--rest 10]
+    python bench/parked.py [--mails 1000000] [--met 20000] [--routes 100000] [--rest 10]
 
 A worker has two relays: `open`, a sink that takes everything, and `closed`, where nobody listens.
-First nothing waits. Then MAILS mails for `closed` are pushed at once, and the worker parks them:
-told is how long that takes, at a bounded rate. Then as many routes of other names as ROUTES says
-have a mail parked by somebody else, to be tried in an hour. Each time nothing is pushed for REST
-seconds, and the CPU time of the worker and of Redis in them is told; then 50 mails to `open`, one
-by one, from LPUSH to 250.
+First nothing waits. Then MET mails for `closed` are pushed at once, and the worker parks them:
+told is how long that takes, at a bounded rate. Somebody else parks more, until MAILS wait for it.
+Then as many routes of other names as ROUTES says have a mail parked, to be tried in an hour. Each
+time nothing is pushed for REST seconds, and the CPU time of the worker and of Redis in them is
+told; then 50 mails to `open`, one by one, from LPUSH to 250.
 """
 
 import geomail.__main__  # noqa: F401, I001 - patches, before all else
@@ -15,6 +15,8 @@ import geomail.__main__  # noqa: F401, I001 - patches, before all else
 import argparse
 import resource
 import time
+from collections.abc import Iterator
+from itertools import islice, repeat
 from pathlib import Path
 
 import stand
@@ -26,6 +28,8 @@ from geomail.sink import Sink
 _PATIENCE_S = 300.0
 _LATER_MS = 3_600_000
 _ONE_BY_ONE = 50
+_AT_ONCE = 500
+_TWO_BEATS_S = 11.0
 _CONFIG = """
 backoff_base_s = 3600
 backoff_cap_s = 3600
@@ -57,15 +61,16 @@ def main() -> None:
 
             tell("nothing waits")
             began = time.monotonic()
-            stand.push(queue, args.mails, size=1024, relays=["closed"])
-            while queue.counts().parked.get("closed", 0) < args.mails:
+            stand.push(queue, args.met, size=1024, relays=["closed"])
+            while queue.counts().parked.get("closed", 0) < args.met:
                 assert time.monotonic() < began + _PATIENCE_S, "they are not parked"
                 time.sleep(0.2)
-            print(f"{args.mails} mails parked within {time.monotonic() - began:.1f} s")
-            tell(f"{args.mails} wait")
+            print(f"{args.met:,} mails parked within {time.monotonic() - began:.1f} s")
+            _park(queue, repeat("closed", args.mails - args.met))
+            tell(f"{args.mails:,} wait")
             if args.routes:
-                _park(queue, args.routes)
-                tell(f"and {args.routes} routes")
+                _park(queue, (f"mx/r{number}" for number in range(args.routes)))
+                tell(f"and {args.routes:,} routes")
             worker.drain()
 
 
@@ -73,7 +78,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mails", type=int, default=200_000)
+    parser.add_argument("--mails", type=int, default=1_000_000)
+    parser.add_argument("--met", type=int, default=20_000)
     parser.add_argument("--routes", type=int, default=100_000)
     parser.add_argument("--rest", type=float, default=10.0)
     return parser.parse_args()
@@ -116,20 +122,20 @@ def _one(queue: Queue, came: _Arrivals, number: int) -> float:
     return came.next.get(timeout=20.0) - began
 
 
-def _park(queue: Queue, count: int) -> None:
-    """Park a mail for each of so many routes, as another worker would do."""
+def _park(queue: Queue, routes: Iterator[str]) -> None:
+    """Park a mail for each of these routes, as another worker would do."""
     queue.register()
     queue.hold("queue", queue.name, on=True)
-    time.sleep(11.0)  # two beats: the worker under test takes nothing of it meanwhile
-    names = iter(range(count))
-    for first in range(0, count, 500):
-        body = stand.text_of(1024)
-        queue.push([stand.mail(n, body, "nobody") for n in range(first, min(first + 500, count))])
-        slots = queue.take(500).slots
-        queue.settle([Park(slot, f"mx/r{next(names)}", _LATER_MS, FRESH) for slot in slots])
+    time.sleep(_TWO_BEATS_S)  # the worker under test takes nothing of it meanwhile
+    body = stand.text_of(1024)
+    while names := list(islice(routes, _AT_ONCE)):
+        queue.push([stand.mail(number, body, "nobody") for number in range(len(names))])
+        slots = queue.take(_AT_ONCE).slots
+        pairs = zip(slots, names, strict=True)
+        queue.settle([Park(slot, name, _LATER_MS, FRESH) for slot, name in pairs])
     queue.leave()
     queue.hold("queue", queue.name, on=False)
-    time.sleep(11.0)
+    time.sleep(_TWO_BEATS_S)
 
 
 if __name__ == "__main__":
