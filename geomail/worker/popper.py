@@ -237,7 +237,11 @@ class Popper:
     def _take_fresh(self, queue: Queue, room: int) -> int:
         calls = self._calls
         wanted = self._admission.meetings[queue].widened(room)
-        got = self._take(queue, min(wanted, self._limit(), self._left(queue)))
+        # What was parked may have used up the rest: then nobody asks whether the list is empty.
+        wanted = min(wanted, self._limit(), self._left(queue))
+        if wanted <= 0:
+            return 0
+        got = self._take(queue, wanted)
         if got == 0 and calls == self._calls:
             self._empty.add(queue)
             for wait in (_wait_for_producers, _wait_for_doors):
