@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import stand
-from parts import door_http, door_smtp
+from parts import door_http, door_smtp, door_tcp
 
 
 class _Part(NamedTuple):
@@ -24,6 +24,7 @@ class _Part(NamedTuple):
 
 
 _PARTS = {
+    "tcp": _Part(door_tcp.run, str(door_tcp.__doc__)),
     "http": _Part(door_http.run, str(door_http.__doc__)),
     "smtp": _Part(door_smtp.run, str(door_smtp.__doc__)),
 }
