@@ -158,8 +158,7 @@ class _JsonWalk:
                 self._in_string = True
             else:
                 self._depth += 1 if buffer[at] in _OPENING else -1
-                if self._depth > _DEEPEST:
-                    raise _Fault("nested too deep: at most 64 maps and lists in one another")
+                _check_depth(self._depth)
             at += 1
             if not self._depth:
                 return at
@@ -199,12 +198,18 @@ class _PhpWalk:
                 at += int(token["length"]) + _BEHIND_STRING
             elif token["opens"]:
                 self._depth += 1
+                _check_depth(self._depth)
             elif token["closes"]:
                 self._depth -= 1
                 if not self._depth:
                     return at
         self._at = at - begin
         return None
+
+
+def _check_depth(depth: int) -> None:
+    if depth > _DEEPEST:
+        raise _Fault("nested too deep: at most 64 maps and lists in one another")
 
 
 def _shown(buffer: bytearray, at: int) -> str:

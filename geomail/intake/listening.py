@@ -26,7 +26,7 @@ Listeners = dict[str, socket.socket]
 
 NAMES = ("tcp", "http", "smtp")
 DOORS_VARIABLE = "GEOMAIL_DOORS"
-_BACKLOG = 1024
+_BACKLOG = 4096  # or what the system allows, if that is less
 _FIRST_FD = 3  # sd_listen_fds(3)
 _WAYS_TO_SHOW = {"tcp": "door_token", "http": "door_token", "smtp": "door_logins"}
 

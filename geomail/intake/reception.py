@@ -11,9 +11,9 @@ likes with the socket, which is closed when it returns or raises.
 `stop` ends reading for all conversations (a shutdown of the receiving half), so that a wait for
 more returns b"" as if the client had closed; bytes that have come are read before that.
 
-Promised: never more than `most` conversations; the one that is too many gets `farewell` and is
-closed; a handshake has a deadline; nothing that a client does ends the accepting, and no lack of
-descriptors does.
+Promised: never more than `most` conversations; the one that is too many waits up to 1 s for a place
+if people come and go, then gets `farewell` and is closed; a handshake has a deadline; nothing that
+a client does ends the accepting, and no lack of descriptors does.
 """
 
 import os
@@ -32,7 +32,9 @@ Converse = Callable[[socket.socket, str], None]
 
 _HANDSHAKE_S = 10.0
 _PAUSE_S = 0.1
-_MOST_OUTSIDE = 1024
+_MOST_OUTSIDE = 4096
+_IN_A_ROW = 16
+_PLACE_S = 1.0
 _LAST_WORD_S, _LAST_WORDS_S = 1.0, 2.0
 _BLOCK = 64 * 1024
 
@@ -55,6 +57,8 @@ class Reception:
         self._tls = tls
         self._listener: socket.socket | None = None
         self._accepting: gevent.Greenlet[..., None] | None = None
+        self._somebody_left = Event()
+        self._is_stuck = False  # nobody has left since the last one had to wait for that in vain
         self._guests: dict[_Guest, gevent.Greenlet[..., None]] = {}
 
     def start(self, listener: socket.socket) -> None:
@@ -95,6 +99,7 @@ class Reception:
                 guest.sock = by
 
     def _accept(self, listener: socket.socket) -> None:
+        accepted = 0
         while True:
             try:
                 sock, peer = listener.accept()
@@ -102,8 +107,11 @@ class Reception:
                 log.warning("cannot_accept", why=error)
                 gevent.sleep(_PAUSE_S)
                 continue
+            accepted += 1
+            self._wait_for_a_place()
             self._welcome(sock, peer)
-            gevent.sleep(0)  # those who are in come first, and other processes have a turn
+            if accepted % _IN_A_ROW == 0:
+                gevent.sleep(0)  # those who are in have a turn, and other processes
 
     def _let_in_who_stands_outside(self, listener: socket.socket) -> None:
         """Accept those whom the system has accepted already, maybe with all that they have sent."""
@@ -111,6 +119,12 @@ class Reception:
         with suppress(OSError):
             for _ in range(_MOST_OUTSIDE):
                 self._welcome(*listener.accept())
+
+    def _wait_for_a_place(self) -> None:
+        """Let a crowd that comes and goes wait for a moment, but not behind those who stay."""
+        if len(self._guests) >= self._most and not self._is_stuck:
+            self._somebody_left.clear()
+            self._is_stuck = not self._somebody_left.wait(_PLACE_S)
 
     def _welcome(self, sock: socket.socket, peer: object) -> None:
         if len(self._guests) < self._most:
@@ -134,6 +148,8 @@ class Reception:
         finally:
             guest.sock.close()
             del self._guests[guest]
+            self._is_stuck = False
+            self._somebody_left.set()
 
 
 class _Guest:

@@ -36,7 +36,7 @@ from geomail.intake.reception import Reception, see_out
 _READ_BYTES = 64 * 1024
 _MOST_AT_ONCE = 500
 _LEAST_BYTES_S = 10_000  # a document that comes more slowly is given up
-_ROOM_S = 10.0
+_ROOM_S = 5.0
 _WRITE_S = 30.0
 _WRONG_TOKEN_S = 1.0
 _FULL = b'{"error": "too many connections: try again", "retry_after_s": 10}\n'

@@ -1,4 +1,4 @@
-"""`geomail listen --http`, or `run --http`, as a process of its own, to be killed and measured."""
+"""`geomail listen`, or `run`, with one door, as a process of its own, to be killed and measured."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from http_house import WITHIN_S, Answer, ask
 
-_ADDRESS = re.compile(r"listening door=http address=127\.0\.0\.1:(\d+)")
+_ADDRESS = re.compile(r"listening door=\w+ address=127\.0\.0\.1:(\d+)")
 
 
 class Listening:
@@ -23,11 +23,17 @@ class Listening:
     """
 
     def __init__(
-        self, url: str, folder: Path, *, relay: str | None = None, **settings: object
+        self,
+        url: str,
+        folder: Path,
+        *,
+        door: str = "http",
+        relay: str | None = None,
+        **settings: object,
     ) -> None:
         self._said = folder / "stderr"
         what = ["listen"] if relay is None else ["run", "--relay", relay]
-        command = [sys.executable, "-m", "geomail", *what, "--http", "127.0.0.1:0"]
+        command = [sys.executable, "-m", "geomail", *what, f"--{door}", "127.0.0.1:0"]
         command += ["--redis", url, "--data", str(folder)]
         environ = {k: v for k, v in os.environ.items() if not k.startswith("GEOMAIL_")}
         environ |= {f"GEOMAIL_{name.upper()}": str(value) for name, value in settings.items()}
