@@ -140,6 +140,8 @@ def _status_rows(one: "Counts", reasons: Mapping[str, int]) -> Iterable[tuple[st
     sources = {"fresh": one.list + one.arrive + one.pushed, "back": one.front}
     yield "waiting", str(one.waiting), _listed(sources | {"suspects": one.suspects})
     yield from _movement(one)
+    if one.pressure == "high":
+        yield "pressure", "high", "producers are told to slow down (high_water)"
     for kind, name in one.held:
         yield "held", "", f"{kind} {shown(name)} (geomail resume --{kind} {shown(name)})"
     yield "in flight", str(one.in_flight), ""

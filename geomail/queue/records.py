@@ -197,6 +197,7 @@ class Counts(msgspec.Struct, frozen=True):
     held: tuple[tuple[str, str], ...] = ()  # what people hold back: (relay or queue, its name)
     not_empty_since_ms: int | None = None  # of the producers' list; None: empty, or nobody looked
     delivered_per_minute: float = 0.0  # over the last half minute to minute
+    pressure: Literal["ok", "high"] = "ok"  # what producers are told
 
     @property
     def in_flight(self) -> int:

@@ -25,11 +25,11 @@ def read_counts(desk: Connection, keys: Keys) -> Counts:
     workers = [name.decode() for name in desk.call("ZRANGE", keys.workers, 0, -1)]
     routes = read_routes(desk, keys, 0)
     names = [keys.list, keys.arrive, keys.pushed, keys.front, keys.suspects, keys.delayed]
-    names += [keys.dead, keys.stats, keys.workers, keys.held]
+    names += [keys.dead, keys.stats, keys.workers, keys.held, keys.pressure]
     names += [keys.park(route) for route in routes]
     names += [keys.open(worker) for worker in workers]
     now_ms, *lengths = desk.run(_COUNTS, names, (len(routes),))
-    first_due, stats, leases_of, members, *rest = lengths[7:]
+    first_due, stats, leases_of, members, pressure, *rest = lengths[7:]
     leases = {name.decode(): float(score) for name, score in _pairs(leases_of)}
     parked, tables = dict(zip(routes, rest, strict=False)), rest[len(routes) :]
     parked |= _parked_further(desk, keys, len(routes))
@@ -51,6 +51,7 @@ def read_counts(desk: Connection, keys: Keys) -> Counts:
         now_ms=now_ms,
         held=tuple(sorted(read_held(members))),
         not_empty_since_ms=int(since) if since and lengths[0] + lengths[1] else None,
+        pressure="high" if pressure == b"high" else "ok",
         delivered_per_minute=_rate(looks, numbers.get("delivered", 0), now_ms),
     )
 

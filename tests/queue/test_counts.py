@@ -46,3 +46,21 @@ def test_a_board_says_how_many_routes_it_has_not_looked_at(
     assert (len(seen.hosts), seen.unseen) == (3, 5)
     assert {host.why for host in seen.hosts} == {"no worker tells of a host of this route"}
     assert "parked for 5 more routes, which were not looked at" in board.text(seen)
+
+
+def test_pressure_is_shown_where_it_is_high(queue: Queue, server: RedisServer) -> None:
+    park(queue, 4)
+    queue.high_water = 6
+    queue.push([b"x"])
+    assert queue.beat()
+    assert queue.counts().pressure == "ok"
+    assert "pressure" not in report.status({"q": queue.counts()}, {"q": {}})
+    queue.push([b"x"])
+    assert queue.beat()
+    counts = {"q": queue.counts()}
+    assert "pressure     high  producers are told to slow down" in report.status(counts, {"q": {}})
+    assert '"pressure": "high"' in report.status_as_json(counts, {"q": {}})
+    server.raw.delete("{queue:email}:pressure")
+    server.raw.lpush("{queue:email}:pressure", "of another type")
+    assert queue.beat()
+    assert queue.counts().pressure == "ok"
