@@ -11,7 +11,7 @@ import signal
 import gevent
 from gevent.event import Event
 
-from geomail import log
+from geomail import files, log
 from geomail.config import Settings
 from geomail.errors import ConfigError, GeomailError, RedisUnusable
 from geomail.intake import listening
@@ -27,6 +27,7 @@ def serve(settings: Settings, listeners: listening.Listeners) -> int:
     """
     if settings.redis is None:
         raise RedisUnusable("no Redis: pass --redis URL")
+    files.make_room(settings.door_connections * len(listeners))
     return _Serving(settings.redis, settings, listeners).run()
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
-from geomail import log, metrics
+from geomail import files, log, metrics
 from geomail.carriers.carriers import Carriers, carried
 from geomail.carriers.task import Task
 from geomail.config import Settings, require_relays
@@ -28,7 +28,7 @@ from geomail.delivery.delivery import Delivery
 from geomail.delivery.lanes import Lanes
 from geomail.errors import GeomailError, RedisUnusable
 from geomail.queue import Ceilings, Counts, Limiter, Link, Queue, Slot, journal
-from geomail.worker import files, heap
+from geomail.worker import heap
 from geomail.worker.admission import Admission
 from geomail.worker.appetite import Appetite
 from geomail.worker.clock import RedisClock
@@ -62,7 +62,8 @@ def run(settings: Settings, listeners: "Listeners | None" = None) -> int:
         raise RedisUnusable("no Redis: pass --redis URL")
     heap.give_back_large_blocks()
     heap.collect_rarely(settings.concurrency)
-    files.make_room(settings.concurrency + carried(settings))
+    guests = settings.door_connections * len(listeners or ())
+    files.make_room(settings.concurrency + carried(settings) + guests)
     link = Link(settings.redis)
     queues = [
         Queue(link, name, lease_s=settings.lease_s, beat_s=settings.beat_s)

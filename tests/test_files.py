@@ -6,7 +6,7 @@ import sys
 
 _SCRIPT = """
 import resource, sys
-from geomail.worker import files
+from geomail import files
 soft, hard, connections = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 files.make_room(connections)

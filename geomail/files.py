@@ -28,5 +28,6 @@ def make_room(connections: int) -> None:
             "few_open_files",
             limit=hard,
             needed=needed,
-            hint="raise the hard limit (ulimit -Hn, LimitNOFILE=), or lower --concurrency",
+            hint="raise the hard limit (ulimit -Hn, LimitNOFILE=), or lower concurrency, or"
+            " door_connections",
         )
