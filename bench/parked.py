@@ -129,6 +129,7 @@ def _park(queue: Queue, routes: Iterator[str]) -> None:
     time.sleep(_TWO_BEATS_S)  # the worker under test takes nothing of it meanwhile
     body = stand.text_of(1024)
     while names := list(islice(routes, _AT_ONCE)):
+        queue.beat()
         queue.push([stand.mail(number, body, "nobody") for number in range(len(names))])
         slots = queue.take(_AT_ONCE).slots
         pairs = zip(slots, names, strict=True)
