@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from test_phpserialize import written
 
 from geomail.errors import PayloadError
-from geomail.job import Dsn, Email, decode, unknown
+from geomail.job import Dsn, Email, RecipientDsn, decode, unknown
 
 FAILURE = Dsn(("FAILURE",))
+NEVER = RecipientDsn(("NEVER",))
 
 
 def asked(dsn: object, **keys: object) -> Dsn | None:
@@ -57,6 +58,12 @@ def reason(dsn: object) -> str:
         ({"envid": "x" * 100}, Dsn(envid="x" * 100)),
         ({"envid": "+" * 33}, Dsn(envid="+" * 33)),
         ({"notify": "delay", "ret": "full", "envid": "a"}, Dsn(("DELAY",), "FULL", "a")),
+        ({"recipients": {}}, None),
+        ({"recipients": {"a@x": {"notify": "never"}}}, Dsn(each={"a@x": NEVER})),
+        (
+            {"notify": "failure", "recipients": {"a@x": {"orcpt": "rfc822;a b+c@x"}}},
+            Dsn(("FAILURE",), each={"a@x": RecipientDsn(orcpt="rfc822;a b+c@x")}),
+        ),
     ],
 )
 def test_what_is_asked(dsn: object, expected: Dsn | None) -> None:
@@ -94,6 +101,24 @@ def test_a_finished_message_asks_too() -> None:
         ({"envid": "x" * 101}, "dsn.envid: at most 100 octets expected, not 101 (each space"),
         ({"envid": "=" * 34}, "dsn.envid: at most 100 octets expected, not 102 (each space"),
         ({"envid": ["a"]}, "dsn.envid: text expected, not a list"),
+        ({"recipients": "a@x"}, "dsn.recipients: a map of addresses to notify and orcpt expected"),
+        ({"recipients": {"a@x": "never"}}, "dsn.recipients: notify and orcpt for each address exp"),
+        (
+            {"recipients": {"a@x": {"notify": "bounce"}}},
+            "dsn.recipients.notify: success, failure, delay or never expected",
+        ),
+        (
+            {"recipients": {"a@x": {"orcpt": "a@x"}}},
+            "dsn.recipients.orcpt: a type and an address in ASCII, as rfc822;ann@x.org, expected",
+        ),
+        (
+            {"recipients": {"a@x": {"orcpt": "rfc822;ö@x"}}},
+            "dsn.recipients.orcpt: a type and an address in ASCII",
+        ),
+        (
+            {"recipients": {"a@x": {"orcpt": "rfc822;" + "x" * 494}}},
+            "dsn.recipients.orcpt: at most 500 octets expected, not 501",
+        ),
     ],
 )
 def test_what_is_refused(dsn: object, expected: str) -> None:

@@ -24,10 +24,8 @@ connection.
 import random
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from ssl import SSLContext
 
 import gevent
@@ -50,7 +48,7 @@ from geomail.smtp.server import Event, Mail, Server
 _MB = 1024 * 1024
 _ENVELOPE = 64 * 1024  # of a payload, beside the content
 _SOME = 4096  # octets that show that a client is busy
-_TOGETHER = 50  # mails in one push: at most 9 jobs each, one for each wish of reports
+_TOGETHER = 500  # mails in one push
 _FAILED_LOGIN_S = 1.0
 _ROOM_S = 10.0
 _DELAYED_S = 10.0  # as long a client that is too fast is delayed, before it is told
@@ -155,7 +153,7 @@ class _Client(Conversation):
         self._address = address
         self._share = door.gate.room.share()
         self._delay_s = 0.0
-        self._taken: list[list[bytes] | Answer] = []
+        self._taken: list[bytes | Answer] = []
         self._failed_logins = 0
         self._came = 0
         self._since = time.monotonic()
@@ -213,28 +211,26 @@ class _Client(Conversation):
     # Mails
 
     def _take(self, mail: Mail) -> list[Event]:
-        jobs = self._jobs_of(mail)
-        self._taken.append(jobs)
-        if isinstance(jobs, list):
+        job = self._job_of(mail)
+        self._taken.append(job)
+        if isinstance(job, bytes):
             rates, now = self._door.gate.rates, time.monotonic()
-            self._delay_s = rates.spend(self._address, len(jobs), now)
+            self._delay_s = rates.spend(self._address, 1, now)
         return self._server.postpone()
 
-    def _jobs_of(self, mail: Mail) -> list[bytes] | Answer:
+    def _job_of(self, mail: Mail) -> bytes | Answer:
         door = self._door
+        origin = self._origin(mail)
         try:
-            jobs = submission.payloads(
-                mail, self._origin(mail), host=door.host, now_s=int(time.time())
-            )
-            for job in jobs:
-                if len(job) > door.max_payload:
-                    return TOO_LARGE
-                door.gate.check(job)
+            job = submission.payload(mail, origin, host=door.host, now_s=int(time.time()))
+            if len(job) > door.max_payload:
+                return TOO_LARGE
+            door.gate.check(job)
         except Refusal as refusal:
             return Answer(554, refusal.enhanced, str(refusal))
         except PayloadError as error:
             return Answer(554, "5.6.0", _ascii(error))
-        return jobs
+        return job
 
     def _origin(self, mail: Mail) -> Origin:
         server = self._server
@@ -259,7 +255,7 @@ class _Client(Conversation):
     def _push(self) -> None:
         taken, self._taken = self._taken, []
         # They will soon be gone, room or not.
-        self._share.hold(sum(len(job) for each in taken if type(each) is list for job in each))
+        self._share.hold(sum(len(each) for each in taken if isinstance(each, bytes)))
         if self._delay_s:
             self._door.reception.leaving.wait(self._delay_s)
             self._delay_s = 0.0
@@ -268,14 +264,14 @@ class _Client(Conversation):
             replies += self._pushed(taken[start : start + _TOGETHER])
         self._server.give_postponed(replies)
 
-    def _pushed(self, taken: list[list[bytes] | Answer]) -> list[Answer]:
+    def _pushed(self, taken: list[bytes | Answer]) -> list[Answer]:
         """Push some mails; return what is answered to each."""
-        jobs = [job for each in taken if isinstance(each, list) for job in each]
+        jobs = [each for each in taken if isinstance(each, bytes)]
         try:
             ids = iter(self._door.gate.submit(jobs))
         except Refused:
             return [each if isinstance(each, Answer) else _AWAY for each in taken]
-        return [each if isinstance(each, Answer) else _queued(each, ids) for each in taken]
+        return [each if isinstance(each, Answer) else _queued(next(ids)) for each in taken]
 
     def _note_wrong_password(self) -> None:
         """Say so, for whoever watches the log, and be slow: nobody shall try many."""
@@ -284,8 +280,8 @@ class _Client(Conversation):
         gevent.sleep(_FAILED_LOGIN_S)
 
 
-def _queued(jobs: list[bytes], ids: Iterator[str]) -> Answer:
-    return Answer(250, "2.0.0", f"Ok: queued as {' '.join(islice(ids, len(jobs)))}")
+def _queued(job_id: str) -> Answer:
+    return Answer(250, "2.0.0", f"Ok: queued as {job_id}")
 
 
 def _check_recipient(address: str) -> Answer | None:

@@ -8,11 +8,7 @@ line between the two, so that it is a body; PHP's and shell's mailers write such
 be given is refused here, while somebody listens: a header with a line that is no field, a line
 longer than 998 octets, a mail that has gone around in circles.
 
-NOTIFY is of each recipient, a job's `dsn` of all: recipients who ask for the same share a job, so a
-mail becomes as many jobs as there are different wishes, mostly one. RET and ENVID are in each.
-
-Not promised: ORCPT, which says whom a mailing list was asked to write to. It is read, and goes no
-further.
+What MAIL and RCPT say of delivery reports goes into the job's `dsn`.
 """
 
 import re
@@ -49,9 +45,9 @@ class Refusal(Exception):
 
 class _Payload(msgspec.Struct, omit_defaults=True):
     mail_from: str
-    rcpt_to: list[str]
+    rcpt_to: tuple[str, ...]
     raw: bytes
-    dsn: dict[str, str] | None = None
+    dsn: dict[str, object] | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -65,18 +61,16 @@ def protocol(*, is_extended: bool, is_utf8: bool, is_encrypted: bool, has_login:
     return f"{kind}{'S' if is_encrypted else ''}{'A' if has_login else ''}"
 
 
-def payloads(mail: Mail, origin: Origin, *, host: str, now_s: int) -> list[bytes]:
-    """Return the jobs that `mail` becomes, at least one. Raises Refusal."""
+def payload(mail: Mail, origin: Origin, *, host: str, now_s: int) -> bytes:
+    """Return the job that `mail` becomes. Raises Refusal."""
     content = mail.content
     has_header = _FIELD.match(content) is not None
     _check(content, has_header=has_header)
     field = received(origin, host=host, now_s=now_s)
     is_bare = bool(content) and not has_header and not content.startswith(b"\r\n")
     whole = b"".join((field, b"\r\n" if is_bare else b"", content))
-    sender = mail.mail_from or "<>"
-    if not mail.dsn:
-        return [_encode(_Payload(sender, list(mail.recipients), whole))]
-    return [_encode(_Payload(sender, to, whole, dsn)) for to, dsn in _wishes(mail)]
+    asked = _reports(mail) if mail.dsn else None
+    return _encode(_Payload(mail.mail_from or "<>", mail.recipients, whole, asked))
 
 
 def received(origin: Origin, *, host: str, now_s: int) -> bytes:
@@ -99,14 +93,20 @@ def _check(content: bytes, *, has_header: bool) -> None:
         raise Refusal("5.4.6", f"more than {MOST_HOPS} Received fields: mail goes in circles")
 
 
-def _wishes(mail: Mail) -> list[tuple[list[str], dict[str, str]]]:
-    """Return recipients and `dsn` of each job."""
-    ours, *theirs = map(_read, mail.dsn)
-    common = {"ret": ours.get("RET", ""), "envid": _text(ours.get("ENVID", ""))}
-    sharing: dict[str, list[str]] = {}
-    for recipient, asked in zip(mail.recipients, theirs, strict=True):
-        sharing.setdefault(asked.get("NOTIFY", "").upper(), []).append(recipient)
-    return [(to, {"notify": notify, **common}) for notify, to in sharing.items()]
+def _reports(mail: Mail) -> dict[str, object]:
+    """Return what is asked of reports, as a job's `dsn`."""
+    of_mail, *of_each = map(_read, mail.dsn)
+    asked: dict[str, object] = {"ret": of_mail.get("RET"), "envid": _text(of_mail.get("ENVID", ""))}
+    wishes = [_wish(read) for read in of_each]
+    if all(wish == wishes[0] and "orcpt" not in wish for wish in wishes):
+        return asked | wishes[0]
+    pairs = zip(mail.recipients, wishes, strict=True)
+    return asked | {"recipients": {to: wish for to, wish in pairs if wish}}
+
+
+def _wish(read: Mapping[str, str]) -> dict[str, str]:
+    wish = {"notify": read.get("NOTIFY", ""), "orcpt": _text(read.get("ORCPT", ""))}
+    return {key: said for key, said in wish.items() if said}
 
 
 def _read(parameters: str) -> Mapping[str, str]:

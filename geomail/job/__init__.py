@@ -15,7 +15,16 @@ Not promised: that a host, a relay or a class of that name exists. Who asks for 
 """
 
 from geomail.job.glance import relay_of
-from geomail.job.kinds import Address, Attachment, CallTask, Dsn, Email, HttpTask, Job
+from geomail.job.kinds import (
+    Address,
+    Attachment,
+    CallTask,
+    Dsn,
+    Email,
+    HttpTask,
+    Job,
+    RecipientDsn,
+)
 from geomail.job.payload import fields_of
 from geomail.job.shapes import job_of
 
@@ -27,6 +36,7 @@ __all__ = [
     "Email",
     "HttpTask",
     "Job",
+    "RecipientDsn",
     "decode",
     "relay_of",
 ]

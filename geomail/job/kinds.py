@@ -28,12 +28,23 @@ class Attachment(Struct, frozen=True, gc=False):
     cid: str | None = None
 
 
-class Dsn(Struct, frozen=True, gc=False):
-    """Which reports are asked for (RFC 3461), in capitals; what is empty was not said."""
+class RecipientDsn(Struct, frozen=True, gc=False):
+    """What is asked of reports about one recipient; `orcpt`: whom the mail was first meant for."""
+
+    notify: tuple[str, ...] = ()
+    orcpt: str = ""
+
+
+class Dsn(Struct, frozen=True):
+    """Which reports are asked for (RFC 3461), in capitals; what is empty was not said.
+
+    `each` holds what differs for a recipient, by the address as it is in `recipients`.
+    """
 
     notify: tuple[str, ...] = ()
     ret: str = ""
     envid: str = ""
+    each: dict[str, RecipientDsn] = {}
 
 
 class Email(Struct, gc=False):

@@ -62,7 +62,10 @@ def compose(
         raise PayloadError(f"a text has a lone surrogate: {error.reason}") from None
     mail_from = _mail_from(email, sender)
     smtputf8 = not (head.isascii() and mail_from.isascii() and "".join(targets).isascii())
-    dsn = None if email.dsn is None else parameters(email.dsn)
+    dsn = None
+    if email.dsn is not None:
+        asking = email.recipients if recipients is None else recipients
+        dsn = parameters(email.dsn, asking if redirect_to is None else ())
     return Letter(mail_from, targets, content, not content.isascii(), smtputf8, dsn)
 
 

@@ -9,7 +9,8 @@ class Letter(msgspec.Struct, frozen=True):
     `mail_from` is "" for the null sender. `recipients` are ready for `RCPT TO:<...>`. `content` is
     an RFC 5322 message whose only line end is CRLF, not dot-stuffed, ending in CRLF. `eight_bit`
     says that content has bytes above 127 (BODY=8BITMIME), `smtputf8` that an address needs it.
-    `dsn` asks for reports: the parameters of MAIL and those of each RCPT, either may be empty.
+    `dsn` asks for reports: the parameters of MAIL, then those of all RCPTs, or those of each. Any
+    may be empty.
     """
 
     mail_from: str
@@ -17,4 +18,4 @@ class Letter(msgspec.Struct, frozen=True):
     content: bytes
     eight_bit: bool
     smtputf8: bool
-    dsn: tuple[str, str] | None = None
+    dsn: tuple[str, ...] | None = None

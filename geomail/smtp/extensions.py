@@ -83,11 +83,19 @@ def envelope(letter: Letter, capabilities: dict[str, str]) -> str:
     if letter.smtputf8:
         parameters += " SMTPUTF8"
     if letter.dsn is not None and "DSN" in capabilities:
-        for_mail, for_rcpt = letter.dsn
+        for_mail, *for_rcpt = letter.dsn
         parameters += f" {for_mail}" if for_mail else ""
-        end = f"> {for_rcpt}" if for_rcpt else ">"
+        if len(for_rcpt) > 1:
+            return f"MAIL FROM:<{letter.mail_from}>{parameters}\r\n{_each(letter, for_rcpt)}"
+        end = f"> {for_rcpt[0]}" if for_rcpt[0] else ">"
     recipients = f"{end}\r\nRCPT TO:<".join(letter.recipients)
     return f"MAIL FROM:<{letter.mail_from}>{parameters}\r\nRCPT TO:<{recipients}{end}\r\n"
+
+
+def _each(letter: Letter, parameters: list[str]) -> str:
+    """Return a RCPT for each recipient, with parameters of its own."""
+    pairs = zip(letter.recipients, parameters, strict=True)
+    return "".join(f"RCPT TO:<{to}>{' ' + own if own else ''}\r\n" for to, own in pairs)
 
 
 def is_safe_path(address: str) -> bool:

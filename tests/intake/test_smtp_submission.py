@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geomail import job
-from geomail.intake.submission import MOST_HOPS, Origin, Refusal, payloads, protocol, received
-from geomail.job import Dsn, Email
+from geomail.intake.submission import MOST_HOPS, Origin, Refusal, payload, protocol, received
+from geomail.job import Address, Dsn, Email, RecipientDsn
+from geomail.letter import compose
 from geomail.smtp.server import Mail
 
 CONTENT = b"Subject: one\r\n\r\n.dot\r\n\xff\x00\r\n"
@@ -25,38 +26,34 @@ def mail(content: bytes = CONTENT, *to: str, dsn: tuple[str, ...] = ()) -> Mail:
     return Mail("a@x.example", to or ("b@y.example",), content, smtputf8=False, dsn=dsn)
 
 
-def made(what: Mail) -> list[dict[str, Any]]:
-    found = [json.loads(each) for each in payloads(what, FROM, host="mx.example", now_s=0)]
-    for each in found:
-        each["raw"] = base64.b64decode(each["raw"])
+def made(what: Mail) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(payload(what, FROM, host="mx.example", now_s=0))
+    return found | {"raw": base64.b64decode(found["raw"])}
+
+
+def decoded(what: Mail) -> Email:
+    found = job.decode(payload(what, FROM, host="mx.example", now_s=0))
+    assert isinstance(found, Email)
     return found
 
 
-def decoded(what: Mail) -> list[Email]:
-    jobs = [job.decode(each) for each in payloads(what, FROM, host="mx.example", now_s=0)]
-    assert all(isinstance(each, Email) for each in jobs)
-    return [each for each in jobs if isinstance(each, Email)]
-
-
 def test_one_mail() -> None:
-    assert made(mail(CONTENT, "b@y.example", "c@y.example")) == [
-        {
-            "mail_from": "a@x.example",
-            "rcpt_to": ["b@y.example", "c@y.example"],
-            "raw": OURS + CONTENT,
-        }
-    ]
+    assert made(mail(CONTENT, "b@y.example", "c@y.example")) == {
+        "mail_from": "a@x.example",
+        "rcpt_to": ["b@y.example", "c@y.example"],
+        "raw": OURS + CONTENT,
+    }
 
 
 def test_the_null_sender_stays_one() -> None:
-    [email] = decoded(Mail("", ("b@y.example",), CONTENT, smtputf8=False))
+    email = decoded(Mail("", ("b@y.example",), CONTENT, smtputf8=False))
     assert email.mail_from == ""
 
 
 @given(st.binary(max_size=300))
 def test_whatever_the_body_it_arrives(body: bytes) -> None:
     content = b"Subject: any\r\n\r\n" + body.replace(b"\r", b"").replace(b"\n", b"\r\n")
-    [email] = decoded(mail(content))
+    email = decoded(mail(content))
     assert email.raw == OURS + content
 
 
@@ -72,7 +69,7 @@ def test_whatever_the_body_it_arrives(body: bytes) -> None:
     ],
 )
 def test_content_without_a_header_is_a_body(content: bytes, between: bytes) -> None:
-    assert made(mail(content))[0]["raw"] == OURS + between + content
+    assert made(mail(content))["raw"] == OURS + between + content
 
 
 @pytest.mark.parametrize(
@@ -123,18 +120,27 @@ def test_how_it_was_spoken() -> None:
 
 def test_reports_that_all_want() -> None:
     asked = mail(dsn=("RET=hdrs ENVID=order+2B1+20a", "NOTIFY=success,failure"))
-    [email] = decoded(asked)
+    email = decoded(asked)
     assert email.dsn == Dsn(("SUCCESS", "FAILURE"), "HDRS", "order+1 a")
 
 
-def test_each_wish_of_reports_is_a_job() -> None:
+def test_recipients_that_want_different_reports() -> None:
     asked = mail(
         CONTENT,
         *["a@y.example", "b@y.example", "c@y.example", "d@y.example"],
-        dsn=("", "NOTIFY=NEVER", "ORCPT=rfc822;b@y.example NOTIFY=delay", "", "NOTIFY=never"),
+        dsn=("", "NOTIFY=NEVER", "ORCPT=rfc822;o+2B@y.example NOTIFY=delay", "", "NOTIFY=never"),
     )
-    assert [(email.recipients, email.dsn) for email in decoded(asked)] == [
-        (["a@y.example", "d@y.example"], Dsn(("NEVER",))),
-        (["b@y.example"], Dsn(("DELAY",))),
-        (["c@y.example"], None),
-    ]
+    assert decoded(asked).dsn == Dsn(
+        each={
+            "a@y.example": RecipientDsn(("NEVER",)),
+            "b@y.example": RecipientDsn(("DELAY",), "rfc822;o+@y.example"),
+            "d@y.example": RecipientDsn(("NEVER",)),
+        }
+    )
+
+
+def test_what_was_asked_is_asked_of_the_host() -> None:
+    said = ("RET=HDRS ENVID=a+2Bb", "NOTIFY=FAILURE,DELAY ORCPT=rfc822;o+2B+3D@y.example", "")
+    email = decoded(mail(CONTENT, "b@y.example", "c@y.example", dsn=said))
+    letter = compose(email, id="1", first_seen_ms=0, sender=Address("a@x.example"), eight_bit=True)
+    assert letter.dsn == said

@@ -25,9 +25,24 @@ class File:
     cid: str | None
 
 
-def write(email: Email, *, eight_bit: bool = True, id: str = ID) -> Letter:  # noqa: A002
+def write(
+    email: Email,
+    *,
+    eight_bit: bool = True,
+    id: str = ID,  # noqa: A002
+    recipients: list[str] | None = None,
+    redirect_to: str | None = None,
+) -> Letter:
     """Compose with the settings that most tests want, and check what holds for every letter."""
-    letter = compose(email, id=id, first_seen_ms=FIRST_SEEN_MS, sender=SENDER, eight_bit=eight_bit)
+    letter = compose(
+        email,
+        id=id,
+        first_seen_ms=FIRST_SEEN_MS,
+        sender=SENDER,
+        eight_bit=eight_bit,
+        recipients=recipients,
+        redirect_to=redirect_to,
+    )
     check_wire(letter.content)
     assert letter.eight_bit is not letter.content.isascii()
     assert eight_bit or letter.smtputf8 or not letter.eight_bit

@@ -44,7 +44,7 @@ def letter(
     content: bytes = b"Subject: 1\r\n\r\nHello\r\n",
     eight_bit: bool = False,
     smtputf8: bool = False,
-    dsn: tuple[str, str] | None = None,
+    dsn: tuple[str, ...] | None = None,
 ) -> Letter:
     """Make a letter that differs from a plain one in what is given."""
     return Letter(mail_from, ("c@c.example", recipient), content, eight_bit, smtputf8, dsn)
@@ -147,7 +147,7 @@ def test_mail_has_the_parameters_that_were_announced(
 )
 @pytest.mark.parametrize("extensions", [[], ["DSN"]])
 def test_reports_are_asked_for_in_words_that_end_nothing(
-    dsn: tuple[str, str], is_safe: bool, extensions: list[str]
+    dsn: tuple[str, ...], is_safe: bool, extensions: list[str]
 ) -> None:
     found = refusal(letter(dsn=dsn), known(*extensions))
     assert (found is None) is is_safe
@@ -167,9 +167,20 @@ def test_reports_are_asked_for_in_words_that_end_nothing(
     ],
 )
 def test_reports_are_asked_for_where_they_are_announced(
-    extensions: list[str], dsn: tuple[str, str] | None, mail: str, rcpt: str
+    extensions: list[str], dsn: tuple[str, ...] | None, mail: str, rcpt: str
 ) -> None:
     assert envelope(letter(dsn=dsn), known(*extensions)) == (
         f"MAIL FROM:<a@a.example>{mail}\r\n"
         f"RCPT TO:<c@c.example>{rcpt}\r\nRCPT TO:<b@b.example>{rcpt}\r\n"
     )
+
+
+def test_what_differs_for_each_recipient() -> None:
+    asked = letter(dsn=("RET=FULL", "NOTIFY=NEVER", ""))
+    first, second = asked.recipients
+    assert envelope(asked, known("dsn")) == (
+        f"MAIL FROM:<{asked.mail_from}> RET=FULL\r\n"
+        f"RCPT TO:<{first}> NOTIFY=NEVER\r\nRCPT TO:<{second}>\r\n"
+    )
+    assert "NOTIFY" not in envelope(asked, known())
+    assert refusal(letter(dsn=("", "", "NOTIFY=NEVER\r\nDATA")), known("dsn")) is not None
