@@ -332,9 +332,10 @@ class Carriers:
         return route
 
     def _tidy(self, places: Places) -> None:
-        """Forget routes that nothing is to be known of; who was asked last is kept."""
-        unused = [name for name, route in places.routes.items() if not route.is_in_use]
-        for name in unused:
+        """Forget hosts that nothing is to be known of; where all are in trouble, the first half."""
+        idle = [route for route in places.routes.values() if not route.is_busy]
+        unused = [route for route in idle if not route.is_in_use] or idle[: _MOST_ROUTES // 2]
+        for name in (route.name for route in unused):
             if name not in (URL, CALL):
                 del places.routes[name], self._house.guests[name], self._house.routes[name]
 

@@ -45,8 +45,7 @@ class Appetite:
         return room + min(wanted, self._carriers.room())
 
     def _is_all_closed(self, now: float) -> bool:
-        lanes = self._lanes
-        relays = [each for name, each in lanes.routes.items() if name not in lanes.guests]
+        relays = map(self._lanes.routes.__getitem__, self._lanes.settings.relays)
         return all(route.is_held or route.opens_in_s(now) > 0.0 for route in relays)
 
     def again_in_s(self, now: float) -> float:

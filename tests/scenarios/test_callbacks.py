@@ -149,3 +149,16 @@ def test_a_kill_loses_no_callback(stage: Stage, web: Web) -> None:
     assert stage.is_clean()
     ids = Counter(asked.headers["webhook-id"] for asked in web.seen)
     assert len(ids) == len(told(web)) == 30
+
+
+def test_a_dead_callback_can_be_put_back(stage: Stage, web: Web) -> None:
+    web.answer("/told", "410 Gone")
+    stage.push([mail(1, callback_url=f"{web.url}/told")])
+    assert stage.burst(relay=stage.host(), **ALLOWED) == "left delayed=0 parked=0 dead=1"
+    [letter] = stage.dead()
+    assert "410" in letter.reason
+    assert "callback" in stage.ask("why", letter.id)
+    web.answer("/told", "200 OK")
+    stage.ask("dead", "retry", letter.id)
+    assert stage.burst(**ALLOWED) == "left delayed=0 parked=0 dead=0"
+    assert [is_signed(asked) for asked in web.seen] == [True, True]

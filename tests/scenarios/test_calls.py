@@ -95,3 +95,21 @@ def test_a_module_that_cannot_be_imported(stage: Stage) -> None:
     worker = stage.worker(tasks="broken")
     assert worker.wait() == 2
     assert "can't import broken" in worker.stderr.splitlines()[-1]
+
+
+def test_calls_are_allowed_by_a_reload(stage: Stage) -> None:
+    tasks_of(stage)
+    file = stage.folder / "geomail.toml"
+    relay = f'[relay.default]\nurl = "{stage.host().url}"\n'
+    file.write_text(relay)
+    worker = stage.worker("--config", str(file))
+    stage.push([{"worker": "note", "params": 1}])
+    until(lambda: len(stage.dead()) == 1, "a call that is refused")
+    file.write_text(f'tasks = ["broken"]\n{relay}')
+    worker.signal(signal.SIGHUP)
+    worker.says("reload_failed")
+    file.write_text(f'tasks = ["chores"]\n{relay}')
+    worker.signal(signal.SIGHUP)
+    worker.says("reloaded")
+    stage.push([{"worker": "note", "params": 2}])
+    until(lambda: noted(stage.folder) == ["2"], "a call that is done")

@@ -140,3 +140,12 @@ def test_a_burst_leaves_when_all_is_done(stage: Stage, web: Web) -> None:
     assert stage.burst(relay=host, **ALLOWED) == "left delayed=1 parked=0 dead=0"
     assert len(web.seen) == 40
     once_each(host.arrivals(), users(40))
+
+
+def test_several_workers_share_tasks(stage: Stage, web: Web) -> None:
+    stage.push(tasks(web.url, 200))
+    parent = stage.worker("--processes", "2", **ALLOWED)
+    until(lambda: not stage.held(), "an end to all of them")
+    assert len(web.seen) == 200
+    parent.signal(signal.SIGTERM)
+    assert parent.wait() == 0
