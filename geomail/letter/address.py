@@ -21,7 +21,7 @@ from geomail.errors import PayloadError
 control_in = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]").search
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 _ATEXT_U = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"
-_PLAIN = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*@[A-Za-z0-9.-]{{1,255}}").fullmatch
+PLAIN = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*@[A-Za-z0-9.-]{{1,255}}").fullmatch
 _DOT_ATOM = re.compile(rf"{_ATEXT_U}+(?:\.{_ATEXT_U}+)*").fullmatch
 _DOTS_ANYWHERE = re.compile(rf"(?:{_ATEXT_U}|\.)+").fullmatch
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"').fullmatch
@@ -33,7 +33,7 @@ def envelope_form(addr: str) -> str:
 
     "" and "<>" are the null sender. Raises PayloadError when the address can't stand there.
     """
-    if _PLAIN(addr):
+    if PLAIN(addr):
         return addr
     if addr in ("", "<>"):
         return ""
@@ -44,7 +44,7 @@ def envelope_form(addr: str) -> str:
 
 def header_form(addr: str) -> str:
     """Return `addr` as the addr-spec of a header field (RFC 5322 section 3.4.1, RFC 6532)."""
-    if _PLAIN(addr):
+    if PLAIN(addr):
         return addr
     local, domain = _halves(addr)
     is_sayable = _DOT_ATOM(local) or _QUOTED(local)

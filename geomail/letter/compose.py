@@ -99,7 +99,7 @@ def _message(
         added = own[""] + added
     head = (
         f"{_from_field(sender)}{_to_fields(email)}{reply_to}"
-        f"{header.field('Subject', header.subject(email.subject))}"
+        f"{header.subject_field(email.subject)}"
         f"{when}{message_id}{added}MIME-Version: 1.0\r\n"
     )
     return head, message(head.encode(), email, job_id, eight_bit)
@@ -120,7 +120,10 @@ def _kept_from_field(addr: str, name: str) -> str:
 
 
 def _to_fields(email: Email) -> str:
-    to = header.field("To", header.addresses(email.to) if email.to else _NOBODY)
+    if len(email.to) == 1:
+        to = header.mailbox_field("To", email.to[0])
+    else:
+        to = header.field("To", header.addresses(email.to) if email.to else _NOBODY)
     return to + header.field("Cc", header.addresses(email.cc)) if email.cc else to
 
 
