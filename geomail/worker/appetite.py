@@ -28,11 +28,11 @@ class Appetite:
         self._met = 0  # of the tasks, those that are accounted for
         self._wanted = 0
         self._pause_s, self._probe = _SHORTEST_S, _SMALLEST
-        self._probe_at = 0.0
+        self._probe_at, self._again_at = 0.0, math.inf
 
     def room(self, now: float) -> int:
         """Return how many payloads there is room for at `now`."""
-        room = self._lanes.room()
+        room, self._again_at = self._lanes.room(), math.inf
         if not self._carriers.is_on or not self._lanes.bytes_to_take():
             return room
         if room > 0:
@@ -42,6 +42,8 @@ class Appetite:
             wanted = _PLENTY
         elif now >= self._probe_at:
             wanted = max(wanted, self._probe)
+        else:
+            self._again_at = self._probe_at
         return room + min(wanted, self._carriers.room())
 
     def _is_all_closed(self, now: float) -> bool:
@@ -49,10 +51,8 @@ class Appetite:
         return all(route.is_held or route.opens_in_s(now) > 0.0 for route in relays)
 
     def again_in_s(self, now: float) -> float:
-        """Return how long to wait for room at most, as far as tasks are concerned."""
-        if not self._carriers.is_on:
-            return math.inf
-        return max(0.001, self._probe_at - now)
+        """Return how long to wait for room at most, where there was none when it was asked for."""
+        return max(0.001, self._again_at - now)
 
     def note(self, taken: int, now: float, *, is_fresh: bool) -> None:
         """Note that a take has brought so many payloads; what was parked tells nothing."""

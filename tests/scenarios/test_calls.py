@@ -1,7 +1,9 @@
 """Calls, from the list to the child and back: what is done, tried again, dead, and told."""
 
 import json
+import random
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +115,18 @@ def test_calls_are_allowed_by_a_reload(stage: Stage) -> None:
     worker.says("reloaded")
     stage.push([{"worker": "note", "params": 2}])
     until(lambda: noted(stage.folder) == ["2"], "a call that is done")
+
+
+def test_kills_lose_no_call(stage: Stage) -> None:
+    settings = {**tasks_of(stage), "retries": 20}
+    moments = random.Random(3)
+    for start in range(0, 60, 20):
+        worker = stage.worker(**settings)
+        worker.says("running")
+        stage.push({"worker": "note", "params": number} for number in range(start, start + 20))
+        time.sleep(moments.uniform(0.0, 0.3))
+        worker.kill()
+    stage.worker(**settings)
+    until(lambda: not stage.held(), "an end to everything")
+    assert set(noted(stage.folder)) == set(map(str, range(60)))
+    assert stage.is_clean()
