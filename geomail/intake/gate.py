@@ -12,7 +12,8 @@ whatever Redis does, or refuses then; the next one tries anew, so doors stay ope
 away. A look at the queue once a second keeps `pressure`, `depth` and `is_away` true to a second,
 and writes `T:pressure`.
 
-`room` and `rates` are what all doors share out among their clients (intake/limits.py).
+`room` and `rates` are what all doors share out among their clients (intake/limits.py); `unheard`
+takes the jobs of those who have gone (intake/unheard.py).
 
 Not promised: that what was refused is not there. A reply that was lost, or comes too late, leaves a
 job that its client was told to send again; `dedupe_key` in the payload keeps it from going twice.
@@ -29,6 +30,7 @@ from geomail import job, log, metrics
 from geomail.config import Settings
 from geomail.errors import GeomailError, RedisAway, RedisUnusable
 from geomail.intake import limits
+from geomail.intake.unheard import Unheard
 from geomail.queue import Link, Queue
 from geomail.queue.gauge import Gauge, Pressure
 
@@ -50,11 +52,10 @@ class Refused(GeomailError):
 class _Parcel:
     """What one caller submits, and what becomes of it."""
 
-    __slots__ = ("done", "failure", "ids", "payloads", "size", "told")
+    __slots__ = ("done", "failure", "ids", "payloads", "size")
 
-    def __init__(self, payloads: Sequence[bytes], told: bool) -> None:
+    def __init__(self, payloads: Sequence[bytes]) -> None:
         self.payloads = payloads
-        self.told = told
         self.size = sum(map(len, payloads))
         self.ids: list[str] = []
         self.failure: Refused | None = None
@@ -77,6 +78,7 @@ class Gate:
         self.room = limits.room_of(settings)
         self.rates = limits.Rates(settings.door_rate)
         self._high_water = settings.high_water
+        self.unheard = Unheard(link.patient(), self.queue, self.room)
         self._queue = Queue(link, self.queue)
         self._gauge = Gauge(link, self.queue)
         self._waiting: deque[_Parcel] = deque()
@@ -87,23 +89,24 @@ class Gate:
     def start(self) -> None:
         """Begin to push, and to look at the queue once a second."""
         self._pusher = gevent.spawn(self._push_for_ever)
+        self.unheard.start()
         gevent.spawn(self._look_for_ever)
 
     def check(self, payload: bytes) -> None:
         """Raise PayloadError, with the reason, for what admission would call dead at once."""
         job.decode(payload)
 
-    def submit(self, payloads: Sequence[bytes], *, told: bool = True) -> list[str]:
+    def submit(self, payloads: Sequence[bytes]) -> list[str]:
         """Put jobs on the queue, first one first, and return their ids when they are in Redis.
 
-        `told`: somebody gets to know the ids, so their ends are written down for `outcome`. Best
-        given at most 500 jobs at a time: of more, some may be there when Refused is raised.
+        Their ends are written down for `outcome`. Best given at most 500 jobs at a time: of more,
+        some may be there when Refused is raised.
         """
         if not payloads:
             return []
         if self._closed.is_set():
             raise Refused("geomail is about to end: try again")
-        parcel = _Parcel(payloads, told)
+        parcel = _Parcel(payloads)
         self._waiting.append(parcel)
         self._work.set()
         if not parcel.done.wait(_MOST_LATE_S):
@@ -130,6 +133,7 @@ class Gate:
         self._work.set()
         if self._pusher is not None:
             self._pusher.join(timeout=_MOST_LATE_S)
+        self.unheard.close(PATIENCE_S)
         self._queue.close()
 
     # ---- pushing
@@ -143,13 +147,13 @@ class Gate:
                 self._work.wait()
 
     def _next_flight(self) -> list[_Parcel]:
-        """Return what goes in one push: parcels of one kind, in their order."""
+        """Return what goes in one push, in order."""
         flight = [self._waiting.popleft()]
         jobs, size = len(flight[0].payloads), flight[0].size
         while self._waiting:
             following = self._waiting[0]
             jobs, size = jobs + len(following.payloads), size + following.size
-            if following.told != flight[0].told or jobs > _FLIGHT_JOBS or size > _FLIGHT_BYTES:
+            if jobs > _FLIGHT_JOBS or size > _FLIGHT_BYTES:
                 break
             flight.append(self._waiting.popleft())
         return flight
@@ -157,7 +161,7 @@ class Gate:
     def _push(self, flight: list[_Parcel]) -> None:
         payloads = [payload for parcel in flight for payload in parcel.payloads]
         try:
-            ids = self._queue.submit(payloads, told=flight[0].told)
+            ids = self._queue.submit(payloads)
         except (RedisAway, RedisUnusable) as error:
             self._refuse(flight, str(error))
         except Exception as error:  # noqa: BLE001 - the top of a greenlet

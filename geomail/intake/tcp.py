@@ -8,9 +8,8 @@ more waits than the high water, lines carry `"pressure": "high"`: the door goes 
 
 A client that has hung up gets no answer, and all its documents count. Since nobody would hear of a
 refusal, they are pushed as they are, so that a bad one becomes a dead letter with its reason; and
-while Redis is away they are kept, within the room that all connections share, until it is back or
-geomail leaves. With `door_token` the first document is `{"token": "…"}`; it gets no line when it is
-right.
+while Redis is away they are kept (intake/unheard.py). With `door_token` the first document is
+`{"token": "…"}`; it gets no line when it is right.
 
 When nobody can know where the next document begins (garbage, one too large, one too slow), the
 client gets an error, and the connection ends. Not promised: that a client which hangs up without
@@ -181,7 +180,7 @@ class _Conversation:
         if delay_s:
             self._door.reception.leaving.wait(delay_s)
         if self._has_hung_up:
-            self._push_unheard(documents)
+            self._gate.unheard.take(documents)
             return
         reasons = [self._reason_against(document) for document in documents]
         good = [each for each, why in zip(documents, reasons, strict=True) if why is None]
@@ -202,19 +201,6 @@ class _Conversation:
             metrics.count("refused_payloads")
             return str(error)
         return None
-
-    def _push_unheard(self, documents: list[bytes]) -> None:
-        """Push what nobody waits for, for as long as that takes."""
-        while True:
-            try:
-                self._gate.submit(documents, told=False)
-            except Refused as error:
-                if self._door.reception.leaving.is_set():
-                    log.error("documents_lost", door="tcp", jobs=len(documents), why=error)
-                    return
-                gevent.sleep(1.0)
-            else:
-                return
 
     def _answer(self, lines: list[bytes]) -> None:
         self._sock.settimeout(_WRITE_S)

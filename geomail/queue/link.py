@@ -15,6 +15,7 @@ Not promised: that a call ends. Nobody may kill a greenlet, or put gevent.Timeou
 a call; `Connection.interrupt` is the way to end a wait.
 """
 
+import copy
 import hashlib
 import math
 import random
@@ -132,6 +133,12 @@ class Link:
         `key`.
         """
         return Connection(self, role, self._topology.place_of(key))
+
+    def patient(self) -> "Link":
+        """Return the same Redis, for those who never give up."""
+        other = copy.copy(self)
+        other.patience_s = math.inf
+        return other
 
     def place_of(self, key: bytes) -> Place:
         """Return where `key` lies: connections to one place may do for all keys there."""

@@ -30,16 +30,18 @@ def test_many_share_few_pushes(new_gate: NewGate, queue: Queue, raw: Any) -> Non
     gate = new_gate()
     gate.submit([mail()])
     before = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
-    told = [gevent.spawn(gate.submit, [mail(number)]) for number in range(300)]
-    untold = [gevent.spawn(gate.submit, [mail(number)], told=False) for number in range(300)]
-    gevent.joinall(told + untold, timeout=20, raise_error=True)
-    assert raw.info("commandstats")["cmdstat_evalsha"]["calls"] - before < 10
-    ids = [greenlet.get(block=False)[0] for greenlet in told + untold]
-    taken = {slot.id: slot for slot in queue.take(1000).slots}
-    assert len(set(ids)) == 600
-    assert set(ids) < set(taken)
-    assert all(taken[job_id].state.told for job_id in ids[:300])
-    assert not any(taken[job_id].state.told for job_id in ids[300:])
+    pushes = [gevent.spawn(gate.submit, [mail(number)]) for number in range(300)]
+    for number in range(300):
+        gate.unheard.take([mail(number)])
+    gevent.joinall(pushes, timeout=20, raise_error=True)
+    until(lambda: queue.counts().waiting == 601)
+    assert raw.info("commandstats")["cmdstat_evalsha"]["calls"] - before < 30
+    ids = {push.get(block=False)[0] for push in pushes}
+    taken = queue.take(1000).slots
+    assert len(ids) == 300
+    assert ids < {slot.id for slot in taken}
+    assert sum(slot.state.told for slot in taken) == 301
+    assert gate.room.held == 0
 
 
 def test_a_payload_that_admission_would_refuse_is_told_why(new_gate: NewGate) -> None:
@@ -128,3 +130,20 @@ def test_rates_are_by_address() -> None:
     for number in range(20_000):
         rates.spend(str(number), 1, 100.0)
     assert rates.spend("19999", 10, 100.0) > 0
+
+
+def test_what_cannot_be_pushed_is_kept_and_said(
+    new_gate: NewGate, raw: Any, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw.set("{queue:email}:pushed", "of another type")
+    gate = new_gate()
+    gate.unheard.take([mail(1), mail(2)])
+    until(lambda: "jobs_wait jobs=2" in caplog.text)
+    raw.delete("{queue:email}:pushed")
+    until(lambda: queue.counts().waiting == 2)
+    assert gate.room.held == 0
+    raw.set("{queue:email}:pushed", "of another type")
+    gate.unheard.take([mail(3)])
+    gate.close()
+    assert "jobs_lost jobs=1" in caplog.text
+    raw.delete("{queue:email}:pushed")
