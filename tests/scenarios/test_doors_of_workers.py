@@ -117,7 +117,15 @@ def test_a_killed_worker_leaves_the_door_open(stage: Stage) -> None:
         until(partial(_has_started, parent, number + 2))
 
 
-def test_systemd_hands_over_a_socket(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["listen"],
+        ["run", "--relay", "smtp://127.0.0.1:1"],
+        ["run", "--relay", "smtp://127.0.0.1:1", "--processes", "2"],
+    ],
+)
+def test_systemd_hands_over_a_socket(stage: Stage, words: list[str]) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -131,7 +139,7 @@ def test_systemd_hands_over_a_socket(stage: Stage) -> None:
         env |= {f"GEOMAIL_{name.upper()}": str(value) for name, value in given.items()}
         env |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "tcp"}
         fd = listener.fileno()
-        command = [sys.executable, "-c", code, str(fd), sys.executable, "-m", "geomail", "listen"]
+        command = [sys.executable, "-c", code, str(fd), sys.executable, "-m", "geomail", *words]
         door = subprocess.Popen(
             command, pass_fds=[fd, 3], env=env, cwd=stage.folder, stderr=subprocess.PIPE
         )
