@@ -15,8 +15,12 @@ from pathlib import Path
 import pytest
 
 from geomail import config, job, relays, usage
+from geomail.config import Settings
+from geomail.delivery.outcome import Blame, Fate, Outcome
 from geomail.delivery.pace import retry_delay_s
-from geomail.queue import Link, Queue
+from geomail.queue import FRESH, Done, Followed, Link, Queue, Slot
+from geomail.worker.callbacks import Callbacks
+from geomail.worker.clock import RedisClock
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -110,7 +114,7 @@ def test_the_first_producer_makes_a_mail(
 
 def test_the_python_producer_makes_mails(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    code, _ = blocks("python")
+    code, _, _ = blocks("python")
     assert "redis://127.0.0.1:6379" in code
     exec(code.replace("redis://127.0.0.1:6379", redis_url), {})
     email, *others = mails(redis_url)
@@ -121,7 +125,7 @@ def test_the_python_producer_makes_mails(redis_url: str, monkeypatch: pytest.Mon
 
 
 def test_the_settings_for_django_are_used(redis_url: str) -> None:
-    _, code = blocks("python")
+    _, code, _ = blocks("python")
     django = """
 from django import conf
 from django.core import mail
@@ -248,6 +252,38 @@ def test_the_file_with_many_hosts_is_understood(tmp_path: Path) -> None:
     assert len(settings.routing) == 1
 
 
+def test_the_tasks_of_the_readme_may_be_called(tmp_path: Path) -> None:
+    *_, code = blocks("python")
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "tasks.py").write_text(code)
+    (tmp_path / "geomail.toml").write_text('tasks = ["shop.tasks"]')
+    ended = subprocess.run(
+        ["geomail", "check", "--redis", "redis://127.0.0.1:1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+    )
+    assert "Images.resize: Python" in ended.stdout
+    assert "tidy: Python" in ended.stdout
+
+
+def test_the_callback_of_the_readme_is_what_is_sent() -> None:
+    (shown,) = (json.loads(block) for block in blocks("json"))
+    payload = {"to": "ann@example.org", "text": "", "id": shown["label"]}
+    told = job.decode(json.dumps(payload | {"callback_url": "https://example.com/"}).encode())
+    [recipient] = shown["recipients"]
+    outcome = Outcome(Fate.DELIVERED, Blame.NOBODY, "content", recipient["reply"], 250)
+    slot = Slot("9a539c7750fdc295", 1, 0, shown["id"], 0, 0, FRESH, b"")
+    callbacks = Callbacks(Settings(url_hosts=("*",)), RedisClock())
+    record = callbacks.after(Done(slot), told, [(recipient["addr"], outcome)], recipient["host"])
+    assert isinstance(record, Followed)
+    event = json.loads(record.payloads[0])["json"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event["at"])
+    assert event | {"at": shown["at"]} == shown
+
+
 def test_the_keys_of_the_table_are_understood() -> None:
     payload = {
         "to": "ann@example.org",
@@ -269,6 +305,7 @@ def test_the_keys_of_the_table_are_understood() -> None:
         "charset": "utf-8",
         "dedupe_key": "welcome-ann",
         "dsn": {"notify": ["failure"], "ret": "hdrs"},
+        "callback_url": "https://example.com/told",
     }
     section = README.split("## What a payload may say")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
