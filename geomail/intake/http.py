@@ -219,14 +219,13 @@ class HttpDoor:
 
     def _take_many(self, visit: Visit, head: Head, key: str | None, keeps: bool) -> bool:
         stream = Stream(visit, head, _LINES[0].encode(), keeps=keeps)
+        many = self._many(visit, key)
         try:
-            many = self._many(visit, key)
             for piece in visit.body(head):
-                for told in many.feed(piece):
-                    stream.write(told)
-            for told in many.end():
-                stream.write(told)
+                stream.write_all(many.feed(piece))
+            stream.write_all(many.end())
         except (BodyError, TooSlowError) as error:
+            stream.write_all(many.feed(b""))
             if not stream.has_begun:
                 raise
             stream.write(messages.broken_off(str(error)))

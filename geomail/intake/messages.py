@@ -5,8 +5,8 @@
     GET one      its state, and what is known of it
 
 A line that can't be a job has an error of its own, and the rest goes on. Lines are taken as they
-come, some hundreds in one push, and nothing is held but what has come of them since the last one;
-one that is too long is passed over without being held. An Idempotency-Key becomes the `dedupe_key`
+come, up to some hundreds in one push, and nothing is held but what has come since the last one; a
+line that is too long is passed over without being held. An Idempotency-Key becomes the `dedupe_key`
 of the job, and with many `KEY/n` that of line n, so the same request may be sent twice.
 
 Promised: an id stands in an answer only when Redis has the job. Not promised: that there is an
@@ -32,7 +32,7 @@ from geomail.job.payload import MAX_BYTES
 
 NOT_KNOWN = "not known: never taken, or ended more than a day ago"
 CROWDED = "too much is coming at once (memory_mb): send again in a second"
-PUSH_JOBS, _PUSH_BYTES = 500, 1_000_000
+PUSH_JOBS, _PUSH_BYTES = 500, 256 * 1024
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")
 _KEY = re.compile(r'"?([!#-~]{1,200})"?')
 _STATES = {"waiting": "queued"}
@@ -141,21 +141,33 @@ class Many:
         self._refusal: Refused | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take what has come; yield answers when Redis has what they are about."""
-        held = len(self._begun) + len(data)
-        self._is_crowded = not self._share.hold(held, patience_s=self._room_s)
+        """Take what has come; yield answers when Redis has what they are about.
+
+        b"" means that the client waits: then all that is ready is pushed, else when it is enough.
+        """
+        if not data:
+            yield from self._push()
+        elif not self._holds(len(data)):
+            yield from self._push()
+            self._holds(0)  # who waits for room must not keep it from others
+            self._is_crowded = not self._holds(len(data), patience_s=self._room_s)
         first, *others = data.split(b"\n")
         self._hold(first)
         for start in others:
             yield from self._end_line()
             self._hold(start)
-        yield from self._push()
-        self._share.hold(len(self._begun))
+        self._is_crowded = False
+        self._holds(0)
 
     def end(self) -> Iterator[bytes]:
         """Take the last line, which may have no end."""
         yield from self._end_line()
         yield from self._push()
+
+    def _holds(self, more: int, patience_s: float = 0.0) -> bool:
+        """Return whether there is room for so many bytes beside what is held already."""
+        held = len(self._begun) + self._ready_bytes + more
+        return self._share.hold(held, patience_s=patience_s)
 
     def _hold(self, data: bytes) -> None:
         """Hold what there is of a line, unless it can't be taken already."""

@@ -15,11 +15,11 @@ Nothing is held but the piece in hand: how much of a body is kept is for the cal
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from ssl import SSLWantReadError
 
 import gevent
 import msgspec
@@ -28,11 +28,11 @@ from geomail.intake.bodies import body_of
 from geomail.intake.heads import END, Fault, Head, fault_so_far, read_head
 from geomail.intake.limits import Share
 from geomail.intake.messages import Answer
+from geomail.intake.reception import see_out
 
-_HEAD_PIECE, _PIECE = 16 * 1024, 128 * 1024
+_HEAD_PIECE, _PIECE = 16 * 1024, 64 * 1024
 _SKIPPED = 64 * 1024
 _SLOWEST = 1000  # bytes a second
-_LAST_WORDS_S = 2.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _encode = msgspec.json.encode
 
@@ -81,11 +81,15 @@ class Visit:
         return read_head(held[:end])
 
     def body(self, head: Head) -> Iterator[bytes]:
-        """Yield the body of a request; raises BodyError, TooSlowError and GoneError."""
+        """Yield the body of a request in pieces, and b"" whenever the client lets us wait for more.
+
+        Raises BodyError, TooSlowError and GoneError.
+        """
         body = body_of(head)
         if not body.is_whole and head.waits and not self._held:
             self._send(_CONTINUE)
         left_s = self._idle_s
+        data: bytes | None
         data, self._held = self._held, b""
         while True:
             content = body.feed(data)
@@ -94,17 +98,26 @@ class Visit:
             if body.is_whole:
                 self._held = body.rest
                 return
-            began = time.monotonic()
-            try:
-                data = self._more(left_s, body.wants(_PIECE))
-            except TimeoutError:
-                raise TooSlowError(
-                    f"less than {_SLOWEST:,} bytes a second came for {self._idle_s:g} s"
-                ) from None
+            most = body.wants(_PIECE)
+            data = self._at_once(most)
+            if not data:
+                yield b""
+            if data is None:
+                data, left_s = self._waited(most, left_s)
             if not data:
                 raise GoneError("the client has gone in the midst of a body")
-            gained_s = len(data) / _SLOWEST - (time.monotonic() - began)
-            left_s = min(self._idle_s, left_s + gained_s)
+
+    def _waited(self, most: int, left_s: float) -> tuple[bytes, float]:
+        """Return what comes next, and what is left of the patience; raises TooSlowError."""
+        began = time.monotonic()
+        try:
+            data = self._more(left_s, most)
+        except TimeoutError:
+            raise TooSlowError(
+                f"less than {_SLOWEST:,} bytes a second came for {self._idle_s:g} s"
+            ) from None
+        gained_s = len(data) / _SLOWEST - (time.monotonic() - began)
+        return data, min(self._idle_s, left_s + gained_s)
 
     def skip_body(self, head: Head) -> bool:
         """Read a body that nobody wants, if it is small; return whether it was."""
@@ -123,23 +136,24 @@ class Visit:
         self._send(start if head and head.method == "HEAD" else start + said)
 
     def leave(self) -> None:
-        """Say that nothing more comes from us, and let the client read what has come.
-
-        Closed with bytes unread, the connection would be reset, and the answer lost on its way
-        (RFC 9112, 9.6).
-        """
-        until = time.monotonic() + _LAST_WORDS_S
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
-            while self._more(until - time.monotonic()):
-                pass
+        """Say that nothing more comes from us, and let the client read what has come."""
+        see_out(self._sock)
 
     def _more(self, within_s: float, most: int = _HEAD_PIECE) -> bytes:
         """Return what comes next, b"" at the end; raises TimeoutError."""
         self._sock.settimeout(max(0.001, within_s))
         data = self._sock.recv(most)
-        if len(data) > _HEAD_PIECE:
-            gevent.sleep(0)  # who sends without a pause is no reason for others to wait
+        gevent.sleep(0)  # a socket that is never empty would let nobody else have a turn
+        return data
+
+    def _at_once(self, most: int) -> bytes | None:
+        """Return what has come already, None if that is nothing."""
+        self._sock.settimeout(0.0)
+        try:
+            data = self._sock.recv(most)
+        except (BlockingIOError, SSLWantReadError):
+            return None
+        gevent.sleep(0)
         return data
 
     def _send(self, data: bytes) -> None:
@@ -156,6 +170,11 @@ class Stream:
         self._visit = visit
         self._head = head
         self._content_type = content_type
+
+    def write_all(self, pieces: Iterable[bytes]) -> None:
+        """Send pieces, each when it is there."""
+        for piece in pieces:
+            self.write(piece)
 
     def write(self, piece: bytes) -> None:
         """Send a piece."""

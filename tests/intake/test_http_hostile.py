@@ -166,3 +166,19 @@ def test_one_that_reads_nothing(fortress: Fortress) -> None:
         sock.sendall(_LINES + b"Content-Length: 200000000\r\n\r\n")
         with pytest.raises(ConnectionError):
             sock.sendall(bad * 200)
+
+
+def test_ten_that_never_pause(fortress: Fortress) -> None:
+    health = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 5000
+    flood = _LINES + b"Content-Length: 1000000000\r\n\r\n" + b" " * 10_000_000
+    with ExitStack() as stack:
+        socks = [stack.enter_context(fortress.dial()) for _ in range(10)]
+        busy = [
+            gevent.spawn(sock.sendall, health if number % 2 else flood)
+            for number, sock in enumerate(socks)
+        ]
+        for _ in range(20):
+            began = time.monotonic()
+            assert fortress.post().status == 202
+            assert time.monotonic() - began < 5
+        gevent.killall(busy)

@@ -111,6 +111,7 @@ def test_chunks_that_are_none_end_it(house: House) -> None:
         said = sock.recv(65536)
         sock.sendall(b"nonsense\r\n")
         said += read_all(sock)
+    assert house.waiting() == 1
     assert said.count(b'{"id"') == 1
     assert b"what follows was not taken" in said
     assert not said.endswith(b"0\r\n\r\n")
