@@ -142,27 +142,29 @@ def _from_systemd(
     if pid != str(os.getpid()) or not count.isdigit():
         return {}
     found: Listeners = {}
-    free = list(addresses)
+    others: list[socket.socket] = []
     for place in range(int(count)):
         given = names[place] if place < len(names) else ""
         listener = _adopted(given, _FIRST_FD + place)
-        name = given if given in NAMES else _name_of(listener, addresses, free)
+        name = given if given in NAMES else _name_by_port(listener, addresses)
         if name is None or name in found:
-            raise ConfigError(
-                f"systemd hands over a socket that no door is for: {address_shown(listener)};"
-                " name it by FileDescriptorName=tcp, http or smtp"
-            )
-        found[name] = listener
-        free = [each for each in free if each != name]
-    return found
+            others.append(listener)
+        else:
+            found[name] = listener
+    free = [name for name in addresses if name not in found]
+    if len(others) > len(free):
+        left = address_shown(others[-1])
+        close_all(found | dict(zip(map(str, range(len(others))), others, strict=True)))
+        raise ConfigError(
+            f"systemd hands over a socket that no door is for: {left};"
+            " name it by FileDescriptorName=tcp, http or smtp"
+        )
+    return found | dict(zip(free, others, strict=False))
 
 
-def _name_of(
-    listener: socket.socket, addresses: Mapping[str, tuple[str, int]], free: list[str]
-) -> str | None:
+def _name_by_port(listener: socket.socket, addresses: Mapping[str, tuple[str, int]]) -> str | None:
     port = _address_of(listener)[1]
-    same = [name for name in free if addresses[name][1] == port]
-    return next(iter(same or free), None)
+    return next((name for name, address in addresses.items() if address[1] == port), None)
 
 
 def _adopted(name: str, fd: int) -> socket.socket:
@@ -172,6 +174,7 @@ def _adopted(name: str, fd: int) -> socket.socket:
     except OSError as error:
         raise ConfigError(f"no socket was handed over as {name or fd}: {error.strerror}") from None
     if not is_listening or listener.type != socket.SOCK_STREAM:
+        listener.close()
         raise ConfigError(f"the socket that was handed over as {name or fd} listens to no stream")
     os.set_inheritable(fd, False)
     return listener

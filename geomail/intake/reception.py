@@ -27,6 +27,7 @@ import gevent
 from gevent.event import Event
 
 from geomail import log, metrics
+from geomail.intake.seldom import Seldom
 
 Converse = Callable[[socket.socket, str], None]
 
@@ -57,6 +58,8 @@ class Reception:
         self._tls = tls
         self._listener: socket.socket | None = None
         self._accepting: gevent.Greenlet[..., None] | None = None
+        self._say_full = Seldom(log.warning, "door_full")
+        self._say_failed = Seldom(log.warning, "cannot_accept")
         self._somebody_left = Event()
         self._is_stuck = False  # nobody has left since the last one had to wait for that in vain
         self._guests: dict[_Guest, gevent.Greenlet[..., None]] = {}
@@ -104,7 +107,7 @@ class Reception:
             try:
                 sock, peer = listener.accept()
             except OSError as error:  # out of descriptors, or a client that has gone again
-                log.warning("cannot_accept", why=error)
+                self._say_failed(why=error)
                 gevent.sleep(_PAUSE_S)
                 continue
             accepted += 1
@@ -132,6 +135,7 @@ class Reception:
             self._guests[guest] = gevent.spawn(self._host, guest)
         else:
             metrics.count("door_full")
+            self._say_full(most=self._most, hint="raise door_connections, or see who keeps them")
             _say_farewell(sock, self._farewell)
 
     def _host(self, guest: "_Guest") -> None:

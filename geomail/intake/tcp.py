@@ -31,6 +31,7 @@ from geomail.intake import limits
 from geomail.intake.framing import Framing
 from geomail.intake.gate import Gate, Refused
 from geomail.intake.reception import Reception, see_out
+from geomail.intake.seldom import Seldom
 
 _READ_BYTES = 64 * 1024
 _MOST_AT_ONCE = 500
@@ -51,6 +52,7 @@ class TcpDoor:
         self.token = settings.door_token.encode() if settings.door_token else None
         self.idle_s = settings.door_idle_s
         self.most_bytes = limits.most_bytes(settings)
+        self.say_refused = Seldom(log.info, "refused")
         self.reception = Reception(
             self._converse, most=settings.door_connections, farewell=_FULL, tls=tls
         )
@@ -96,7 +98,7 @@ class _Conversation:
                 self._take(self._read())
                 gevent.sleep(0)  # a fast client must not keep the others waiting
         except _Ended as end:
-            log.info("refused", door="tcp", host=self._host, why=str(end))
+            self._door.say_refused(door="tcp", host=self._host, why=str(end))
             self._answer([_error(str(end))])
             see_out(self._sock)
 
@@ -157,6 +159,7 @@ class _Conversation:
             self._look_at_token(documents.pop(0))
         for start in range(0, len(documents), _MOST_AT_ONCE):
             self._push(documents[start : start + _MOST_AT_ONCE])
+            gevent.sleep(0)  # also where all of them are refused
         self._hold(0)
         if self._framing.fault is not None:
             raise _Ended(self._framing.fault)
