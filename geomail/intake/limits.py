@@ -1,7 +1,9 @@
 """What all doors of a process share out among clients: bytes on their way in, and jobs a second.
 
 Room    the bytes that may be held of documents that have not been pushed yet, over all connections;
-        who would hold more waits a while for the others, and is then refused
+        who would hold more waits a while for the others, and is then refused. One of those who hold
+        something already has the right of way: it may go on, by one document at most, until it
+        gives back. Else many that have half a document each would all wait for each other
 Rates   how many jobs a second one address may bring (`door_rate`): a bucket of one second's worth;
         who takes more is in debt, and told for how long. An IPv6 /64 counts as one address
 
@@ -27,6 +29,7 @@ class Room:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self._first: Share | None = None  # who has the right of way
         self._freed = Event()
 
     def share(self) -> "Share":
@@ -51,15 +54,29 @@ class Share:
         room = self._room
         deadline = time.monotonic() + patience_s
         while room.held - self.bytes + size > room.limit and size > self.bytes:
+            if self._goes_first():
+                break
             left_s = deadline - time.monotonic()
             room._freed.clear()
             if left_s <= 0 or not room._freed.wait(left_s):
                 return False
         if size < self.bytes:
-            room._freed.set()
+            self._make_way()
         room.held += size - self.bytes
         self.bytes = size
         return True
+
+    def _goes_first(self) -> bool:
+        room = self._room
+        if room._first is None and self.bytes:
+            room._first = self
+        return room._first is self
+
+    def _make_way(self) -> None:
+        room = self._room
+        if room._first is self:
+            room._first = None
+        room._freed.set()
 
 
 class Rates:

@@ -21,7 +21,6 @@ Not promised: that what was answered 451 is not in Redis; the client sends it ag
 connection.
 """
 
-import random
 import socket
 import time
 from dataclasses import replace
@@ -50,7 +49,7 @@ _ENVELOPE = 64 * 1024  # of a payload, beside the content
 _SOME = 4096  # octets that show that a client is busy
 _TOGETHER = 500  # mails in one push
 _FAILED_LOGIN_S = 1.0
-_ROOM_S = 10.0
+_ROOM_S = 60.0  # clients wait for minutes (RFC 5321 4.5.3.2)
 _DELAYED_S = 10.0  # as long a client that is too fast is delayed, before it is told
 
 _AWAY = Answer(451, "4.3.0", "The queue can't be reached, try again later")
@@ -195,9 +194,7 @@ class _Client(Conversation):
         """Hold what has come of a mail; wait for room, for a while."""
         if self._share.hold(octets):
             return
-        # Who all wait for each other must not all give up in one moment.
-        patience_s = _ROOM_S * random.uniform(0.3, 1.0)  # noqa: S311 - jitter is no secret
-        if not self._share.hold(octets, patience_s=patience_s):
+        if not self._share.hold(octets, patience_s=_ROOM_S):
             self._server.close(_NO_ROOM)
             self._share.hold(0)
             self._write()
@@ -222,10 +219,10 @@ class _Client(Conversation):
         door = self._door
         origin = self._origin(mail)
         try:
+            door.gate.check(submission.outline(mail))
             job = submission.payload(mail, origin, host=door.host, now_s=int(time.time()))
             if len(job) > door.max_payload:
                 return TOO_LARGE
-            door.gate.check(job)
         except Refusal as refusal:
             return Answer(554, refusal.enhanced, str(refusal))
         except PayloadError as error:

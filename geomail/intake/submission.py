@@ -69,8 +69,17 @@ def payload(mail: Mail, origin: Origin, *, host: str, now_s: int) -> bytes:
     field = received(origin, host=host, now_s=now_s)
     is_bare = bool(content) and not has_header and not content.startswith(b"\r\n")
     whole = b"".join((field, b"\r\n" if is_bare else b"", content))
+    return _encode(_payload(mail, whole))
+
+
+def outline(mail: Mail) -> bytes:
+    """Return the same job without its content: all of it that admission could object to."""
+    return _encode(_payload(mail, b"-"))
+
+
+def _payload(mail: Mail, content: bytes) -> _Payload:
     asked = _reports(mail) if mail.dsn else None
-    return _encode(_Payload(mail.mail_from or "<>", mail.recipients, whole, asked))
+    return _Payload(mail.mail_from or "<>", mail.recipients, content, asked)
 
 
 def received(origin: Origin, *, host: str, now_s: int) -> bytes:

@@ -127,6 +127,11 @@ class DataReader:
         self._finish(end - len(END))
         return start + end - known
 
+    def take(self) -> bytes | None:
+        """Return `lines`, and keep them no longer."""
+        lines, self.lines = self.lines, None
+        return lines
+
     def forget(self) -> None:
         """Drop what has come; begin the next message."""
         self._kept = bytearray()

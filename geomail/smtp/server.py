@@ -303,7 +303,7 @@ class Server(Introduction):
             self._drop_rest()
             return False
         self._position = end
-        lines = self._data_reader.lines
+        lines = self._data_reader.take()
         if lines is None:
             self._refuse_content(answers.TOO_LARGE)
         else:

@@ -106,15 +106,29 @@ def test_room_is_shared_and_waited_for() -> None:
     one, two = room.share(), room.share()
     assert one.hold(80)
     assert not two.hold(30)
-    assert two.hold(20)
-    assert not one.hold(81)
-    assert one.hold(70)
     waiting = gevent.spawn(two.hold, 60, patience_s=20)
     gevent.sleep(0.01)
     assert not waiting.ready()
     one.hold(0)
     assert waiting.get(timeout=20)
     assert (room.held, two.bytes) == (60, 60)
+
+
+def test_of_many_that_wait_for_each_other_one_goes_first() -> None:
+    room = Room(100)
+    shares = [room.share() for _ in range(4)]
+    assert all(share.hold(25) for share in shares)
+    assert shares[1].hold(50)
+    assert not shares[0].hold(26)
+    waiting = [gevent.spawn(share.hold, 50, patience_s=20) for share in shares[2:]]
+    gevent.sleep(0.01)
+    assert shares[1].hold(60)
+    shares[1].hold(0)
+    assert [each.get(timeout=20) for each in waiting] == [True, True]
+    assert room.held == 125
+    for share in shares:
+        share.hold(0)
+    assert room.held == 0
 
 
 def test_rates_are_by_address() -> None:

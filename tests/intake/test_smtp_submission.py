@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geomail import job
-from geomail.intake.submission import MOST_HOPS, Origin, Refusal, payload, protocol, received
+from geomail.intake.submission import (
+    MOST_HOPS,
+    Origin,
+    Refusal,
+    outline,
+    payload,
+    protocol,
+    received,
+)
 from geomail.job import Address, Dsn, Email, RecipientDsn
 from geomail.letter import compose
 from geomail.smtp.server import Mail
@@ -43,6 +51,13 @@ def test_one_mail() -> None:
         "rcpt_to": ["b@y.example", "c@y.example"],
         "raw": OURS + CONTENT,
     }
+
+
+@given(st.binary(max_size=100), st.sampled_from(["", "NOTIFY=DELAY"]))
+def test_the_outline_lacks_nothing_but_the_content(body: bytes, asked: str) -> None:
+    what = mail(b"Subject: any\r\n\r\n" + body, "b@y.example", "c@y.example", dsn=("", asked, ""))
+    outlined = json.loads(outline(what))
+    assert outlined == {**json.loads(payload(what, FROM, host="x", now_s=0)), "raw": "LQ=="}
 
 
 def test_the_null_sender_stays_one() -> None:

@@ -1,5 +1,6 @@
 """Several mails of one group, answered together: in their order, and not before all are safe."""
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -88,3 +89,18 @@ def test_what_is_kept_is_counted() -> None:
     assert server.kept == 400
     server.receive(b"y" * 200 + b"BDAT 600 LAST\r\n" + b"y" * 600)
     assert server.kept == 0
+
+
+@pytest.mark.parametrize("command", ["DATA", "BDAT 1000002 LAST"])
+def test_a_mail_that_is_handed_over_is_not_kept(command: str) -> None:
+    server = Server(Policy())
+    server.receive(HELLO + GROUP + command.encode() + b"\r\n")
+    tracemalloc.start()
+    for _ in range(10):
+        server.receive(b"x" * 100_000)
+    assert tracemalloc.get_traced_memory()[0] > 900_000
+    events = server.receive(b"\r\n" if "BDAT" in command else b"\r\n.\r\n")
+    assert len(events) == 1
+    del events
+    assert tracemalloc.get_traced_memory()[0] < 10_000
+    tracemalloc.stop()
