@@ -29,7 +29,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from geomail import metrics
+from geomail import log, metrics
 from geomail.config import Settings
 from geomail.errors import PayloadError
 from geomail.intake import limits, messages
@@ -113,6 +113,8 @@ class HttpDoor:
     def _say(self, visit: Visit, answer: Answer, head: Head | None, *, keeps: bool) -> None:
         """Send an answer; where it is the last one, see to it that it is read."""
         metrics.count(f"http_{answer.status}")
+        if answer.status >= 400:
+            log.debug("http_refused", host=visit.host, status=answer.status, said=answer.body)
         visit.answer(answer, head, keeps=keeps)
         if not keeps:
             visit.leave()

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from ssl import SSLWantReadError
+from ssl import SSLWantReadError, SSLWantWriteError
 
 import gevent
 import msgspec
@@ -59,14 +59,11 @@ class Visit:
 
     def next_head(self) -> Head | Fault | None:
         """Wait for the next request."""
-        try:
-            held = self._held.lstrip(b"\r\n") or self._more(self._idle_s).lstrip(b"\r\n")
-        except TimeoutError:
+        held = self._begun_head()
+        if not held:
             return None
         until = time.monotonic() + self._idle_s
         while (end := held.find(END)) < 0:
-            if not held:
-                return None
             fault = fault_so_far(held)
             if fault is not None:
                 return fault
@@ -79,6 +76,22 @@ class Visit:
             held += more
         self._held = held[end + len(END) :]
         return read_head(held[:end])
+
+    def _begun_head(self) -> bytes:
+        """Return how the next request begins, b"" if none does. Empty lines before it are passed
+        over (RFC 9112, 2.2).
+        """
+        until = time.monotonic() + self._idle_s
+        held = self._held.lstrip(b"\r\n")
+        while not held:
+            try:
+                more = self._more(until - time.monotonic())
+            except TimeoutError:
+                return b""
+            if not more:
+                return b""
+            held = more.lstrip(b"\r\n")
+        return held
 
     def body(self, head: Head) -> Iterator[bytes]:
         """Yield the body of a request in pieces, and b"" whenever the client lets us wait for more.
@@ -151,7 +164,7 @@ class Visit:
         self._sock.settimeout(0.0)
         try:
             data = self._sock.recv(most)
-        except (BlockingIOError, SSLWantReadError):
+        except (BlockingIOError, SSLWantReadError, SSLWantWriteError):
             return None
         gevent.sleep(0)
         return data

@@ -6,6 +6,7 @@ import time
 from http.client import HTTPConnection
 from urllib.request import Request, urlopen
 
+import gevent
 import pytest
 from http_house import JSON, LINES, MAIL, WITHIN_S, House, Open, ask, lines, read_all, until
 
@@ -14,6 +15,9 @@ from geomail.queue import Done, Queue
 pytest_plugins = ("http_fixtures",)
 
 _POST = b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+_SECOND = _POST + b"Content-Length: 66\r\n\r\n" + json.dumps(MAIL).encode()
 
 
 def taken(queue: Queue) -> list[bytes]:
@@ -78,6 +82,18 @@ def test_a_body_in_chunks(house: House) -> None:
     assert client.getresponse().status == 202
     client.close()
     assert taken(house.queue) == [body]
+
+
+def test_empty_lines_between_requests(house: House) -> None:
+    with house.dial() as sock, sock.makefile("rb") as answers:
+        for _ in range(3):
+            sock.sendall(_SECOND)
+            assert answers.readline() == b"HTTP/1.1 202 Accepted\r\n"
+            while not answers.readline().startswith(b"{"):
+                pass
+            sock.sendall(b"\r\n")
+            gevent.sleep(0.01)
+    assert house.waiting() == 3
 
 
 def test_a_request_split_at_every_byte(house: House) -> None:
@@ -193,10 +209,6 @@ def test_types_that_are_not_taken(house: House, fields: dict[str, str]) -> None:
     )
     typed = {"Content-Type": 'Application/JSON; charset="utf-8"'}
     assert house.ask("POST", "/v1/messages", body, typed).status == 202
-
-
-_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
-_SECOND = _POST + b"Content-Length: 66\r\n\r\n" + json.dumps(MAIL).encode()
 
 
 @pytest.mark.parametrize(
