@@ -29,6 +29,10 @@ DOORS_VARIABLE = "GEOMAIL_DOORS"
 _BACKLOG = 4096  # or what the system allows, if that is less
 _FIRST_FD = 3  # sd_listen_fds(3)
 _WAYS_TO_SHOW = {"tcp": "door_token", "http": "door_token", "smtp": "door_logins"}
+_ANYBODY = "anybody who reaches it can send: set door_token, or listen on 127.0.0.1"
+_THIS_MACHINE = "only programs on this machine can send: set door_logins, or listen on 127.0.0.1"
+_READABLE = "the secret can be read on its way: set door_cert"
+_NO_PLAIN = "mail can be read on its way, and from elsewhere AUTH PLAIN is refused: set door_cert"
 
 
 def wanted(settings: Settings) -> dict[str, tuple[str, int]]:
@@ -194,10 +198,12 @@ def _warn_of_strangers(name: str, listener: socket.socket, settings: Settings) -
     address = _address_of(listener)
     if listener.family not in (socket.AF_INET, socket.AF_INET6) or is_loopback(address[0]):
         return
-    way = _WAYS_TO_SHOW[name]
-    if getattr(settings, way) is None:
-        hint = f"anybody who reaches it can send: set {way}, or listen on 127.0.0.1"
-        log.warning("open_door", door=name, address=shown(address), hint=hint)
+    is_smtp = name == "smtp"
+    if getattr(settings, _WAYS_TO_SHOW[name]) is None:
+        event, hint = (
+            ("door_for_this_machine", _THIS_MACHINE) if is_smtp else ("open_door", _ANYBODY)
+        )
+        log.warning(event, door=name, address=shown(address), hint=hint)
     elif settings.door_cert is None:
-        hint = "the secret can be read on its way: set door_cert"
+        hint = _NO_PLAIN if is_smtp else _READABLE
         log.warning("door_without_tls", door=name, address=shown(address), hint=hint)

@@ -150,3 +150,19 @@ def test_a_public_address_is_warned_of(
     with listening.opened(Settings(listen_tcp=("0.0.0.0", 0), **settings)):
         assert caplog.text.partition("door=")[0].endswith(f"{said} " if said else "")
         assert bool(caplog.text) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "only programs on this machine can send: set door_logins"),
+        ({"door_logins": "x"}, "from elsewhere AUTH PLAIN is refused: set door_cert"),
+        ({"door_logins": "x", "door_cert": "x.pem"}, ""),
+    ],
+)
+def test_an_smtp_door_on_a_public_address(
+    settings: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listening.opened(Settings(listen_smtp=("0.0.0.0", 0), **settings)):
+        assert said in caplog.text
+        assert bool(caplog.text) == bool(said)
