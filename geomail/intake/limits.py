@@ -94,7 +94,7 @@ class Rates:
         key = _network(host)
         paid = max(until.pop(key, 0.0), now - _BURST_S) + jobs / self._rate
         if len(until) >= _MOST_ADDRESSES:
-            self._forget(now)
+            del until[next(iter(until))]  # who brought something least recently
         until[key] = paid
         return max(0.0, paid - now)
 
@@ -102,13 +102,6 @@ class Rates:
         """Return how long `host` has to wait before it may bring one more."""
         paid = self._until.get(_network(host)) if self._rate else None
         return max(0.0, paid + 1 / self._rate - now) if paid is not None else 0.0
-
-    def _forget(self, now: float) -> None:
-        """Drop who owes nothing; if all do, who brought something least recently."""
-        for host in [host for host, paid in self._until.items() if paid <= now - _BURST_S]:
-            del self._until[host]
-        while len(self._until) >= _MOST_ADDRESSES:
-            del self._until[next(iter(self._until))]
 
 
 def _network(host: str) -> str:
