@@ -22,6 +22,7 @@ from gevent.ssl import SSLContext
 
 from geomail.carriers.guard import Guard
 from geomail.carriers.names import Names
+from geomail.carriers.response import conversation
 from geomail.carriers.target import Target
 from geomail.delivery.connect import Connecting
 from geomail.delivery.site import Answer, Said
@@ -42,11 +43,12 @@ class Refused(Exception):
 class Connection:
     """One connection to one origin; `is_used`: it has carried a request."""
 
-    __slots__ = ("is_used", "made_at", "origin", "since", "socket")
+    __slots__ = ("http", "is_used", "made_at", "origin", "since", "socket")
 
     def __init__(self, origin: Origin, socket: gevent.socket.socket) -> None:
         self.origin = origin
         self.socket = socket
+        self.http = conversation()
         self.made_at = self.since = time.monotonic()
         self.is_used = False
 
@@ -98,6 +100,7 @@ class Connections:
     def keep(self, connection: Connection) -> None:
         """Keep one whose response has been read whole."""
         connection.is_used = True
+        connection.http.start_next_cycle()
         connection.since = time.monotonic()
         if self._is_closed or connection.since - connection.made_at > _LIFE_S:
             connection.close()

@@ -19,6 +19,7 @@ get here: job/headers.py and target.py refuse it.
 
 from dataclasses import dataclass, replace
 
+import h11
 import msgspec
 
 from geomail import __version__
@@ -58,20 +59,29 @@ class Request:
         """Tell whether it may be sent again where nobody knows if it has arrived."""
         return self.method in _IDEMPOTENT
 
-    @property
-    def head(self) -> bytes:
-        """Return the bytes in front of its body."""
-        target = self.target
-        lines = [f"{self.method} {target.path} HTTP/1.1", f"Host: {target.authority}"]
-        named = {name.lower() for name, _ in self.headers} if self.headers else ()
+    def written(self, http: h11.Connection) -> tuple[bytes, bytes]:
+        """Return the bytes of its head and its body, for this connection; raises PayloadError."""
+        try:
+            head = http.send(
+                h11.Request(method=self.method, target=self.target.path, headers=self._fields())
+            )
+            body = http.send(h11.Data(data=self.body)) if self.body else b""
+            http.send(h11.EndOfMessage())
+        except h11.LocalProtocolError as error:
+            raise PayloadError("a header or the path has what HTTP has no form for") from error
+        return head, body
+
+    def _fields(self) -> list[tuple[bytes, bytes]]:
+        named = {name.lower() for name, _ in self.headers}
+        fields = [("Host", self.target.authority)]
         if "user-agent" not in named:
-            lines.append(f"User-Agent: {_USER_AGENT}")
+            fields.append(("User-Agent", _USER_AGENT))
         if "accept" not in named:
-            lines.append("Accept: */*")
-        lines += [f"{name}: {value}" for name, value in self.headers]
+            fields.append(("Accept", "*/*"))
+        fields += self.headers
         if self.body is not None:
-            lines.append(f"Content-Length: {len(self.body)}")
-        return "\r\n".join((*lines, "", "")).encode()
+            fields.append(("Content-Length", str(len(self.body))))
+        return [(name.encode(), value.strip(" ").encode()) for name, value in fields]
 
     def redirected(self, status: int, location: str, *, is_callback: bool) -> "Request":
         """Return the request that a redirect asks for; raises PayloadError: it is not followed."""

@@ -171,17 +171,18 @@ def _exchange(request: Request, way: _Try) -> Response:
 
 
 def _talk(connection: Connection, request: Request, way: _Try) -> Response:
-    response = way.response = Response(
-        is_for_head=request.method == "HEAD", most_body=way.settings.url_max_kb * 1000
-    )
+    response = way.response = Response(connection.http, most_body=way.settings.url_max_kb * 1000)
     is_kept = False
-    way.is_asked, way.is_kept = True, connection.is_used
     try:
+        head, body = request.written(connection.http)
+        way.is_asked, way.is_kept = True, connection.is_used
         with suppress(ConnectionError):  # it may have answered before it hung up
-            _send(connection, request)
+            _send(connection, head, body)
             _acknowledge_at_once(connection)
         while not response.is_done:
             response.feed(connection.socket.recv(_AT_ONCE))
+            if not response.is_done:
+                gevent.sleep(0)  # a flood of tiny chunks: 60 ms a piece, and others have their turn
         is_kept = response.is_kept_open
     finally:
         if is_kept:
@@ -200,13 +201,12 @@ def _too_late(way: _Try) -> Answer:
     return Answer(failed(f"{text}; it may have been done", Blame.BOTH))
 
 
-def _send(connection: Connection, request: Request) -> None:
-    body = request.body or b""
+def _send(connection: Connection, head: bytes, body: bytes) -> None:
     if len(body) > _AT_ONCE:  # what is large is not copied
-        connection.socket.sendall(request.head)
+        connection.socket.sendall(head)
         connection.socket.sendall(body)
     else:
-        connection.socket.sendall(request.head + body)
+        connection.socket.sendall(head + body)
 
 
 def _acknowledge_at_once(connection: Connection) -> None:

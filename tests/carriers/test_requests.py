@@ -12,6 +12,7 @@ from web_host import at_home, says, web_host
 from geomail import __version__
 from geomail.carriers.request import request_of
 from geomail.carriers.requests import Requests
+from geomail.carriers.response import conversation
 from geomail.carriers.signature import key_of, signature_headers
 from geomail.config import Settings
 from geomail.delivery.outcome import Blame, Fate
@@ -67,7 +68,7 @@ def test_param_and_json_go_where_they_belong() -> None:
 
 
 def test_headers_are_the_tasks_own_and_a_few_of_ours() -> None:
-    own = [("user-agent", "shop/1"), ("X-Name", "ü"), ("X-Two", "a"), ("Content-Type", "text/x")]
+    own = [("user-agent", "shop/1"), ("X-Name", "ü"), ("X-Two", " a "), ("Content-Type", "text/x")]
     with web_host() as host, at_home() as requests:
         requests.fetch(HttpTask(host.url(), "POST", {"a": 1}), job_id="1")
         requests.fetch(HttpTask(host.url(), "POST", {"a": 1}, headers=own), job_id="1")
@@ -78,6 +79,7 @@ def test_headers_are_the_tasks_own_and_a_few_of_ours() -> None:
     assert plain.header("Cookie") is None
     assert with_own.header("User-Agent") == "shop/1"
     assert with_own.header("X-Name") == "ü"
+    assert with_own.header("X-Two") == "a"
     assert with_own.header("Content-Type") == "text/x"
 
 
@@ -91,7 +93,15 @@ def test_no_line_can_be_smuggled_in() -> None:
         with pytest.raises(PayloadError):
             decode(json.dumps(payload).encode())
     task = HttpTask("http://a/é\u2028", "GET", {"a\r\nX: y": "b\r\nZ: z"})
-    assert request_of(task).head.count(b"\r\n") == 5
+    head, body = request_of(task).written(conversation())
+    assert (head.count(b"\r\n"), body) == (5, b"")
+    for task in (
+        HttpTask("http://a/", headers=[("X", "y\r\nZ: z")]),  # as if nobody had looked before
+        HttpTask("http://a/", headers=[("X\r\nY", "y")]),
+        HttpTask("http://a/", "GET / HTTP/1.1\r\nX: y\r\n\r\nGET"),
+    ):
+        with pytest.raises(PayloadError, match="HTTP has no form"):
+            request_of(task).written(conversation())
 
 
 def test_callbacks_are_signed() -> None:
