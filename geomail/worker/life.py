@@ -103,6 +103,7 @@ class Worker:
             journal=self._journal,
             parts=self._admit_parts,
             delayed=self._on_new_due_time,
+            parked=self._on_parked,
         )
         self.lanes = Lanes(
             settings,
@@ -285,6 +286,9 @@ class Worker:
 
     def _on_too_many(self, delivery: Delivery, most: int) -> None:
         self.admission.split(delivery, most)
+
+    def _on_parked(self, names: set[str]) -> None:
+        self.popper.note_parked(names)
 
     def _on_new_due_time(self) -> None:
         self.popper.look_again()

@@ -88,6 +88,7 @@ class Popper:
             self._at_once = max(TAKE_LIMIT, min(_LARGEST_TAKE, settings.concurrency // _TAKES))
         self._rounds = 0
         self._empty: set[Queue] = set()
+        self._rests = False  # until somebody tells, and not when a lane has room
         self._calls = 0  # how often somebody said that a list may have something
         self._waits: dict[tuple[Queue, Wait], gevent.Greenlet[..., None]] = {}
         self._next_due_ms: int | None = None
@@ -347,6 +348,14 @@ class Popper:
         self._parked.wake()
         self._lanes.news.set()
 
+    def note_parked(self, names: set[str]) -> None:
+        """Look for what has been parked for these routes, if there is room for it by now."""
+        self._calls += 1
+        now, routes = time.monotonic(), self._lanes.routes
+        # Woken for what can't go, as many a host is closed, it would take a few mails at a time.
+        if self._rests or any(name not in routes or routes[name].refill(now) for name in names):
+            self.look_again()
+
     def _wait(self) -> None:
         """Wait for the first payload of any list, the next due time, or room in another lane."""
         timeout_s = _IDLE_S
@@ -362,8 +371,10 @@ class Popper:
         # What is parked may wait for room in its own lane, while another has some to spare; and a
         # list that holds too much for the place of others until some of that is done.
         is_short = self._parked or self._is_shut_out()
+        self._rests = not is_short
         wait = self._lanes.wait_for_room if is_short else self._lanes.wait_for_news
         is_told = wait(timeout_s)
+        self._rests = False
         if not is_told:
             self._empty.clear()
 

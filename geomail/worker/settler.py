@@ -28,14 +28,15 @@ from geomail.worker.settlement import record_of, record_of_task
 _COUNTERS = {Done: "delivered", Retry: "deferred", Dead: "dead", Split: "split"}
 
 # What makes work that no list tells of: due later, or in front of everything.
-_MAKE_WORK = frozenset({Retry, Split, Release, Park, Followed})
+_MAKE_WORK = frozenset({Retry, Split, Release, Followed})
 
 
 class Settler:
     """Collects records and sends them.
 
     `parts` gets the slots that a split has made; `delayed` is called when something was put back
-    that comes due, or that can be taken at once.
+    that comes due, or that can be taken at once, `parked` with the routes that something was parked
+    for, when it is there.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Settler:
         journal: Journal,
         parts: Callable[[Queue, list[Slot]], None],
         delayed: Callable[[], None],
+        parked: Callable[[set[str]], None],
     ) -> None:
         self.settings = settings
         self.callbacks = Callbacks(settings, clock)
@@ -54,6 +56,7 @@ class Settler:
         self._journal = journal
         self._parts = parts
         self._delayed = delayed
+        self._parked = parked
         self._pending: list[tuple[Queue, Record]] = []
         self._flight: list[tuple[Queue, Record]] = []
         self._in_flight = 0
@@ -179,7 +182,10 @@ class Settler:
         finally:
             self._flight, self._in_flight = [], 0
         self._journal.settled(journaled)
-        if not _MAKE_WORK.isdisjoint(type(record) for _, record in flight):
+        kinds = {type(record) for _, record in flight}
+        if Park in kinds:
+            self._parked({record.route for _, record in flight if type(record) is Park})
+        if not _MAKE_WORK.isdisjoint(kinds):
             self._delayed()
         self.delivery_log.write()
 
