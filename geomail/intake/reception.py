@@ -111,8 +111,10 @@ class Reception:
                 gevent.sleep(_PAUSE_S)
                 continue
             accepted += 1
-            self._wait_for_a_place()
-            self._welcome(sock, peer)
+            try:
+                self._wait_for_a_place()
+            finally:  # also when this ends: who is in the doorway may have said everything
+                self._welcome(sock, peer)
             if accepted % _IN_A_ROW == 0:
                 gevent.sleep(0)  # those who are in have a turn, and other processes
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -98,23 +99,27 @@ def test_retirements_lose_no_connection(stage: Stage) -> None:
 
 
 def test_a_killed_worker_leaves_the_door_open(stage: Stage) -> None:
-    port = free_port()
-    flags = ("--processes", "2", "--tcp", f"127.0.0.1:{port}")
-    parent = stage.worker(*flags, relay=stage.host())
+    port, host = free_port(), stage.host()
+    parent = stage.worker("--processes", "2", "--tcp", f"127.0.0.1:{port}", relay=host)
     until(lambda: parent.stderr.count("INFO running") >= 2, "two workers")
+    acknowledged: set[str] = set()
     for number in range(3):
         found = [line for line in parent.stderr.splitlines() if "started process=1" in line]
         os.kill(int(found[-1].rpartition("pid=")[2]), signal.SIGKILL)
         for each in range(20):
-            answered = False
-            deadline = time.monotonic() + DEADLINE_S
-            while not answered:  # a connection of the one that died is cut
-                assert time.monotonic() < deadline
-                try:
-                    answered = "id" in send(port, mail(f"{number}.{each}"))
-                except (ConnectionError, ValueError):
-                    continue
+            _send_until_answered(port, f"{number}.{each}")
+            acknowledged.add(f"u{number}.{each}@example.org")
         until(partial(_has_started, parent, number + 2))
+    until(lambda: acknowledged <= host.arrivals().keys(), "all that was acknowledged")
+
+
+def _send_until_answered(port: int, name: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        assert time.monotonic() < deadline
+        with suppress(ConnectionError, ValueError):  # the one that died had accepted it
+            assert "id" in send(port, mail(name))
+            return
 
 
 @pytest.mark.parametrize(
