@@ -63,7 +63,8 @@ class Doors:
         self._gate.start()
         for name, door in self._doors.items():
             listener = self._listeners[name]
-            log.info("listening", door=name, address=listening.address_shown(listener))
+            address = listening.address_shown(listener)
+            log.info("listening", door=name, address=address, list=self._gate.queue)
             door.start(listener)
 
     def renew(self) -> None:
