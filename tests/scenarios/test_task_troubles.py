@@ -149,3 +149,20 @@ def test_several_workers_share_tasks(stage: Stage, web: Web) -> None:
     assert len(web.seen) == 200
     parent.signal(signal.SIGTERM)
     assert parent.wait() == 0
+
+
+def test_a_drain_finishes_what_is_under_way_and_repeats_nothing(stage: Stage, web: Web) -> None:
+    for number in range(300):
+        web.answer(f"/{number}", delay_s=0.1)
+    stage.push([*tasks(web.url, 300), *({"worker": "note"} for _ in range(3))])
+    for _ in range(3):
+        seen = len(web.seen)
+        worker = stage.worker(url_concurrency=20, **ALLOWED)
+        until(lambda seen=seen: len(web.seen) > seen + 30, "tasks under way")  # type: ignore[misc]
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert "left_" not in worker.stderr
+    assert 0 < stage.held() < 300
+    stage.burst(**ALLOWED)
+    assert sorted(asked.path for asked in web.seen) == sorted(f"/{n}" for n in range(300))
+    assert all("calls are off" in letter.reason for letter in stage.dead())
