@@ -1,11 +1,14 @@
-"""The hosts of the benches that smtp-sink can't play: with CHUNKING, with TLS, or far away.
+"""The hosts of the benches that smtp-sink can't play (with CHUNKING, with TLS, or far away), and
+smtp-sink with a count.
 
 Each is a process of its own on the core of all that is not the worker, and ends with its context.
 `taken()` is the host's own count: who claims to have delivered more than that has miscounted.
 """
 
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -71,6 +74,31 @@ class Host:
     def cpu_s(self) -> tuple[float, float]:
         """Return the CPU time used so far by the sink and by the delay line."""
         return stand.cpu_s(self.sink.pid), stand.cpu_s(self.line.pid) if self.line else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Postfix's smtp-sink, which writes a line into a file with each mail."""
+
+    port: int
+    counts: Path
+
+    def taken(self) -> int:
+        """Return how many mails it has taken so far."""
+        with self.counts.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 200))
+            seen = re.findall(rb"mesg=(\d+)\r", file.read())
+        return int(seen[-1]) if seen else 0
+
+
+@contextmanager
+def counted() -> Iterator[Counted]:
+    """Run smtp-sink, counting."""
+    with (
+        tempfile.NamedTemporaryFile(prefix="geomail-bench-") as file,
+        stand.smtp_sink("-c", stdout=file) as port,
+    ):
+        yield Counted(port, Path(file.name))
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import gevent
 import redis
@@ -96,13 +97,25 @@ def fresh_queue() -> Iterator[tuple[Queue, str, Path]]:
         queue.close()
 
 
+def session_cpu_s(pid: int) -> float:
+    """Return the CPU time of all processes of a session that live, by that of its first."""
+    used = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = file.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == pid:
+                used += int(fields[11]) + int(fields[12])
+    return used / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def smtp_sink(*flags: str) -> Iterator[int]:
+def smtp_sink(*flags: str, stdout: IO[bytes] | None = None) -> Iterator[int]:
     """Run Postfix's smtp-sink with `flags` on a free loopback port, and give the port."""
     port = free_port()
     user = ["-u", "postfix"] if os.geteuid() == 0 else []
-    command = [need("smtp-sink"), *user, *flags, f"127.0.0.1:{port}", "1024"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    # It takes 256 connections at a time unless told otherwise.
+    command = [need("smtp-sink"), *user, "-m", "20000", *flags, f"127.0.0.1:{port}", "1024"]
+    with subprocess.Popen(command, stdout=stdout, stderr=subprocess.DEVNULL) as process:
         pin(process.pid, OTHERS_CORE)
         try:
             _wait_for(port)
@@ -127,12 +140,17 @@ def smtp_source(
 
 @contextmanager
 def worker(
-    folder: Path, flags: Sequence[str], *, config: str = "", home: Path | None = None
+    folder: Path,
+    flags: Sequence[str],
+    *,
+    config: str = "",
+    home: Path | None = None,
+    cores: Sequence[int] = (WORKERS_CORE,),
 ) -> Iterator[Worker]:
-    """Run a worker on its own core; `home`: where another revision's package lies."""
+    """Run a worker on its own core, or on `cores`; `home`: where another revision's package is."""
     flags = [*flags, "--from", SENDER]
     with Worker(folder / "worker", flags, config=config, home=home) as process:
-        pin(process.pid, WORKERS_CORE)
+        os.sched_setaffinity(process.pid, cores)
         yield process
 
 
