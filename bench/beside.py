@@ -22,11 +22,12 @@ error. What can't be had on this machine is skipped, and said.
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -149,8 +150,9 @@ def _geomail(args: argparse.Namespace, sink: sinks.Counted) -> Turn:
             worker.drain()
         counts = queue.counts()
         delivered = counts.stats.get("delivered", 0)
-        if counts.list + counts.arrive + delivered != count:
-            raise SystemExit("geomail: what is left and what was delivered isn't what was pushed")
+        if counts.waiting + delivered != count:
+            left = f"{counts.waiting:,} left, {delivered:,} delivered"
+            raise SystemExit(f"geomail: {count:,} jobs, {left}")
         return Turn(run, delivered)
 
 
@@ -220,10 +222,10 @@ def _watch(
             raise SystemExit("nothing has come to the sink")
         time.sleep(_LOOK_S)
     time.sleep(args.warm)
-    before, used, began = sink.taken(), stand.session_cpu_s(pid), time.monotonic()
+    before, used, began = sink.taken(), stand.family_cpu_s(pid), time.monotonic()
     time.sleep(args.seconds)
     mails, seconds = sink.taken() - before, time.monotonic() - began
-    return stand.Run(mails / seconds, (stand.session_cpu_s(pid) - used) / max(1, mails) * 1e6)
+    return stand.Run(mails / seconds, (stand.family_cpu_s(pid) - used) / max(1, mails) * 1e6)
 
 
 def _claim(peer: peers.Peer, process: "subprocess.Popen[bytes]") -> int:
@@ -239,21 +241,27 @@ def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     try:
         yield
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its children too
+        process.wait()
 
 
 def _conclude(contenders: list[Contender], args: argparse.Namespace) -> None:
-    rates = {c.name: stand.median([run.rate for run in c.seen]) for c in contenders}
-    ours = rates.get("geomail")
-    print(f"\nmedian of {args.runs}; the last column: geomail's rate in parts of this one's")
+    print(f"\nmedian of {args.runs}; behind each: how many times as fast geomail is, and how many")
+    print("times geomail's CPU time a mail it takes")
+    seen = {contender.name: _median(contender) for contender in contenders}
+    ours = seen.get("geomail")
     for contender in contenders:
-        cost = stand.median([run.cpu_us for run in contender.seen])
-        rate = rates[contender.name]
-        part = f"{ours / rate:8.2f}" if ours else ""
-        told = f"{rate:>9,.0f} mails/s {cost:8.1f} µs {part}"
+        run = seen[contender.name]
+        told = f"{run.rate:>9,.0f} mails/s {run.cpu_us:8.1f} µs"
+        if ours:
+            told += f" {ours.rate / run.rate:8.2f} {run.cpu_us / ours.cpu_us:8.2f}"
         print(f"  {contender.kind}  {contender.name:<22}{told}")
+
+
+def _median(contender: Contender) -> stand.Run:
+    rates = [run.rate for run in contender.seen]
+    return stand.Run(stand.median(rates), stand.median([run.cpu_us for run in contender.seen]))
 
 
 if __name__ == "__main__":

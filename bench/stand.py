@@ -84,6 +84,16 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def family_cpu_s(pid: int) -> float:
+    """Return the CPU time of a process and of those it has started, and they, while they live."""
+    used = cpu_s(pid)
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in file.read_text().split():
+            with suppress(OSError):
+                used += family_cpu_s(int(child))
+    return used
+
+
 @contextmanager
 def fresh_queue() -> Iterator[tuple[Queue, str, Path]]:
     """Give the queue of a Redis of its own (append-only), its URL, and a folder; then end it."""
@@ -95,17 +105,6 @@ def fresh_queue() -> Iterator[tuple[Queue, str, Path]]:
         queue = Queue(Link(server.url))
         yield queue, server.url, Path(folder)
         queue.close()
-
-
-def session_cpu_s(pid: int) -> float:
-    """Return the CPU time of all processes of a session that live, by that of its first."""
-    used = 0
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = file.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == pid:
-                used += int(fields[11]) + int(fields[12])
-    return used / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -289,9 +288,9 @@ def watch_midway(queue: Queue, process: Worker, *, warm_s: float, timed_s: float
 
 def _look(queue: Queue, process: Worker) -> _Look:
     counts = queue.counts()
-    cpu_s = process.cpu_s()
-    if cpu_s is None or not process.is_running():
+    if not process.is_running():
         raise SystemExit(f"the worker has ended: {process.last_words()}")
+    cpu_s = family_cpu_s(process.pid)  # with `--processes` the workers are its children
     taken, delivered = counts.stats.get("taken", 0), counts.stats.get("delivered", 0)
     return _Look(time.monotonic(), cpu_s, taken, delivered, counts.list + counts.arrive)
 

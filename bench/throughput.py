@@ -1,7 +1,7 @@
 """Mails a second through one worker, beside Postfix's smtp-source on the same sink.
 
     python bench/throughput.py [--count 100000] [--size 1024] [--kind text|both|attachment]
-                               [--runs 5] [--concurrency 20]
+                               [--runs 5] [--concurrency 20] [--processes 1]
     python bench/throughput.py --against-nothing      one run of 20,000, for development
 
 A run of geomail: a fresh append-only Redis, a backlog of JSON payloads with text bodies of SIZE
@@ -11,6 +11,10 @@ smtp-source: `smtp-source -d -s CONCURRENCY -l SIZE -m COUNT`, from its start to
 one message made up before, over and over; it reads no queue and keeps no account: that is the price
 of the wire alone. The two take turns, and who goes first changes, so that a machine which grows
 slower slows both.
+
+With more PROCESSES the workers get all cores, those of Redis and the sink too; CONCURRENCY is each
+one's, the CPU time that of all of them, and smtp-source stays one process on one core, with as many
+connections as all workers together. Many connections need open files (`ulimit -Hn`).
 
 smtp-sink keeps no ids, and writing each mail to a file (its -D) would be what is measured. So none
 lost, none twice is looked at in a run of its own: 20,000 mails into geomail's sink, which records
@@ -62,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kind", choices=list(stand.KINDS), default="text")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--against-nothing", action="store_true")
     return parser.parse_args()
 
@@ -69,8 +74,8 @@ def _arguments() -> argparse.Namespace:
 def _geomail(port: int, args: argparse.Namespace, number: int) -> stand.Run:
     with stand.fresh_queue() as (queue, url, folder):
         stand.push(queue, args.count, size=args.size, kind=args.kind)
-        flags = ["--relay", f"smtp://127.0.0.1:{port}", "--redis", url]
-        with stand.worker(folder, [*flags, "--concurrency", str(args.concurrency)]) as worker:
+        flags = ["--relay", f"smtp://127.0.0.1:{port}", "--redis", url, *_flags(args)]
+        with stand.worker(folder, flags, cores=_cores(args)) as worker:
             run = stand.watch(queue, worker, args.count)
             told = f"{run.rate:>9,.0f} mails/s  {run.cpu_us:6.1f} µs of CPU a mail"
             print(f"run {number}  geomail      {told}  {worker.peak_mb():,.0f} MB", flush=True)
@@ -78,8 +83,17 @@ def _geomail(port: int, args: argparse.Namespace, number: int) -> stand.Run:
     return run
 
 
+def _flags(args: argparse.Namespace) -> list[str]:
+    return ["--concurrency", str(args.concurrency), "--processes", str(args.processes)]
+
+
+def _cores(args: argparse.Namespace) -> list[int]:
+    return stand.CORES if args.processes > 1 else [stand.WORKERS_CORE]
+
+
 def _smtp_source(port: int, args: argparse.Namespace, number: int) -> float:
-    rate = stand.smtp_source(port, count=args.count, size=args.size, concurrency=args.concurrency)
+    connections = args.concurrency * args.processes
+    rate = stand.smtp_source(port, count=args.count, size=args.size, concurrency=connections)
     print(f"run {number}  smtp-source  {rate:>9,.0f} mails/s", flush=True)
     return rate
 
@@ -87,8 +101,8 @@ def _smtp_source(port: int, args: argparse.Namespace, number: int) -> float:
 def _verify(count: int, args: argparse.Namespace) -> None:
     with stand.fresh_queue() as (queue, url, folder), Catcher(folder) as catcher:
         stand.push(queue, count, size=args.size, kind=args.kind)
-        flags = ["--relay", f"smtp://127.0.0.1:{catcher.port}", "--redis", url]
-        with stand.worker(folder, [*flags, "--concurrency", str(args.concurrency)]) as worker:
+        flags = ["--relay", f"smtp://127.0.0.1:{catcher.port}", "--redis", url, *_flags(args)]
+        with stand.worker(folder, flags, cores=_cores(args)) as worker:
             stand.watch(queue, worker, count)
             worker.drain()
         catcher.stop()

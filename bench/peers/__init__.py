@@ -22,6 +22,7 @@ import stand
 
 _HERE = Path(__file__).parent
 _PATIENCE_S = 60.0
+_WITH_PKG_RESOURCES = "setuptools>=75,<81"  # which python-slimta imports
 _PHP_TUNED = (
     "-dopcache.enable_cli=1",
     "-dopcache.jit_buffer_size=64M",
@@ -116,7 +117,7 @@ def nodemailer() -> Peer:
 
 def slimta() -> Peer:
     """Return python-slimta's static relay; raises Missing."""
-    python = _environment("slimta", "python-slimta")
+    python = _environment("slimta", "python-slimta", _WITH_PKG_RESOURCES)
     use = "StaticSmtpRelay, pipelining, connections kept (idle_timeout)"
     return Peer(_named(python, "python-slimta"), use, [python, str(_HERE / "slimta_pool.py")], {})
 
@@ -181,8 +182,8 @@ def phpmailer() -> Peer:
         _call(["dpkg-deb", "-x", *map(str, folder.glob("*.deb")), str(folder)])
     version = (source / "PHPMailer.php").read_text().partition("const VERSION = '")[2]
     command = [php, *_PHP_TUNED, str(_HERE / "phpmailer_jobs.php"), str(source)]
-    use = f"SMTPKeepAlive, a process a connection, PHP {_call([php, '-r', 'echo PHP_VERSION;'])}"
-    use += " with opcache and its JIT, phpredis, RPOP of ten"
+    use = "SMTPKeepAlive, tcp_nodelay, a process a connection; RPOP of ten by phpredis; "
+    use += f"PHP {_call([php, '-r', 'echo PHP_VERSION;'])}, opcache with JIT"
     return Peer(f"PHPMailer {version.partition(chr(39))[0]}", use, command, {})
 
 

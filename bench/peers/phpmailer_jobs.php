@@ -20,6 +20,8 @@ function letter(int $port): PHPMailer
     $mailer->Port = $port;
     $mailer->SMTPAutoTLS = false;
     $mailer->SMTPKeepAlive = true;
+    // It writes a line at a time: with Nagle's algorithm each mail waits 40 ms, 440 a second in all.
+    $mailer->SMTPOptions = ['socket' => ['tcp_nodelay' => true]];
     $mailer->Hostname = 'bench.example.com';
     $mailer->XMailer = ' ';
     $mailer->CharSet = PHPMailer::CHARSET_UTF8;
@@ -67,7 +69,7 @@ pcntl_signal(SIGTERM, function () use ($children) {
     foreach ($children as $child) {
         posix_kill($child, SIGTERM);
     }
-});
+}, false);
 $all = 0;
 foreach ($children as $number => $child) {
     while (pcntl_waitpid($child, $status) === -1 && pcntl_get_last_error() === PCNTL_EINTR);
