@@ -182,13 +182,15 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
             if letter is not None:
                 self._begin(session.client, letter)
             wanted = None
-            for event in session.exchange():
-                if type(event) is ContentWanted:
-                    wanted = event.transaction
-                elif type(event) is Finished:
-                    self._finished(session, event.transaction)
-                elif type(event) is Lost:
-                    return self._lost(session, event)
+            awaited = session.client.awaited
+            while awaited:
+                for event in session.turn():
+                    if type(event) is ContentWanted:
+                        wanted = event.transaction
+                    elif type(event) is Finished:
+                        self._finished(session, event.transaction)
+                    elif type(event) is Lost:
+                        return self._lost(session, event)
             letter = event = None  # nothing is kept of this one while it waits for the next
 
     def _serve_window(self, session: Session) -> bool:

@@ -36,6 +36,7 @@ from geomail.smtp.events import Awaited, Cause, Event, HandshakeWanted, Lost, Ph
 __all__ = ["Session", "Terms"]
 
 _NEVER = -1
+_LOST = Phase.LOST  # a global: 6 ns instead of 90
 
 
 class Session:
@@ -139,14 +140,16 @@ class Session:
         still awaited goes on waiting in the next turn, within the same deadline. A Lost event is
         the last one.
         """
-        client, events = self.client, list[Event]()
-        rest = self._write(client.output())
+        client = self.client
+        events: list[Event] = []
+        out = client.output()
+        rest = self._write(out) if out else None
         if rest is not None:
             events.extend(self._write_rest(rest))
-            rest = None  # a large mail is not kept while its answer is awaited
-        if not events and client.awaited and not client.is_lost:
+        out, rest = b"", None  # a large mail is not kept while its answer is awaited
+        if not events and client.awaited and client.phase is not _LOST:
             events = self._take()
-        if client.is_lost or not client.awaited:
+        if not client.awaited or client.phase is _LOST:
             self._rest()
         return events
 
@@ -278,7 +281,6 @@ class Session:
         wire = self._wire
         if not out or wire is None or self._is_cut:
             return None
-        self._allow(self.terms.block_s, "nothing was read")
         try:
             sent = wire.write(out)
         except OSError:
@@ -286,7 +288,10 @@ class Session:
             self._is_cut = True
             return None
         self.client.wrote(sent)
-        return memoryview(out)[sent:] if sent < len(out) else None
+        if sent == len(out):
+            return None
+        self._allow(self.terms.block_s, "nothing was read")
+        return memoryview(out)[sent:]
 
     def _write_rest(self, rest: memoryview) -> Iterator[Event]:
         """Write `rest` as the server takes it, and yield what it answers meanwhile."""

@@ -105,7 +105,7 @@ class Transaction:
         self.owner = owner
         self.mail: Reply | None = None
         self.rcpt: list[Reply] = []
-        self.accepted = 0
+        self.accepted = 0  # recipients, where MAIL was, too
         self.data: Reply | None = None
         self.final: Reply | None = None
         self.content_end = 0
@@ -113,7 +113,7 @@ class Transaction:
     @property
     def has_recipients(self) -> bool:
         """True when MAIL and at least one RCPT were accepted."""
-        return self.accepted > 0 and self.mail is not None and self.mail.is_positive
+        return self.accepted > 0
 
 
 class Ready(msgspec.Struct, frozen=True):
