@@ -4,15 +4,13 @@ Any room may count; whoever shows numbers reads a snapshot. There is one hub and
 plain dictionary is exact. Counters are for people: no decision in geomail depends on one.
 """
 
-from collections import Counter
-
-_counters: Counter[str] = Counter()
+_counters: dict[str, int] = {}
 
 
 def count(name: str, n: int = 1) -> int:
     """Add `n` to the counter `name` and return its new value."""
-    _counters[name] += n
-    return _counters[name]
+    _counters[name] = counted = _counters.get(name, 0) + n
+    return counted
 
 
 def snapshot() -> dict[str, int]:

@@ -117,7 +117,7 @@ class Lane:
         """Return whether deliveries may be given to this lane at `now`."""
         if self.limits is not None and not self.limits.is_open(now):
             return False
-        return not self.health.backoff.is_closed(now)
+        return now >= self.health.backoff.until
 
     def opens_at(self, now: float) -> float:
         """Return the time from which this lane is open."""
@@ -145,8 +145,10 @@ class Lane:
 
     def has_place(self, now: float) -> bool:
         """Return whether one more delivery may wait here; some more than `room()` says."""
+        if not self.is_open(now):
+            return False
         most = 1 if self.health.is_probing else self._wanted() * self._overflow()
-        return self.is_open(now) and self._under_way() < most
+        return self.in_hand - self.refusals.held < most
 
     def has_place_for(self, name: str, now: float) -> bool:
         """Return whether one more of a list may come, however many others have here."""
@@ -182,11 +184,13 @@ class Lane:
         health = self.health
         if health.is_probing:
             return 1
-        connections = min(health.window.size, self.house.share)
-        wanted = self.ways.deliveries_for(connections, is_proved=health.is_proved)
-        return (
-            wanted if self.limits is None and self.brake is None else self._wanted_at_most(wanted)
-        )
+        # Asked twice a mail. What is plainer than pretty here (no min, no properties) saves 0.3 us.
+        most, share = health.window.size, self.house.share
+        connections = most if most < share else share  # noqa: FURB136 - min() takes 50 ns more
+        wanted = self.ways.deliveries_for(connections, is_proved=health.heard_at > 0.0)
+        if self.limits is None and self.brake is None:
+            return wanted
+        return self._wanted_at_most(wanted)
 
     def _overflow(self) -> int:
         # What waits for its time here could go elsewhere meanwhile.
@@ -202,7 +206,8 @@ class Lane:
     def wants_more(self) -> bool:
         """Return whether so much is gone that asking for more is worth it."""
         wanted = self._wanted()
-        return wanted - self._under_way() >= min(_MOST_ASKED, (wanted + 1) // 2)
+        free = wanted - self.in_hand + self.refusals.held
+        return free >= _MOST_ASKED or 2 * free >= wanted
 
     # ---- how fast
 
@@ -245,15 +250,17 @@ class Lane:
 
     def put(self, delivery: Delivery) -> None:
         """Queue a delivery; wake an idle sender or start one where there may be one more."""
+        house, slot = self.house, delivery.slot
+        weight = slot.size or len(slot.payload)  # slot.weight, a property of 50 ns
         self.in_hand += 1
         if self.in_hand == 1:
             self.busy_since = time.monotonic()
-            self.house.note_busy(1)
-        self.house.bytes_in_hand += delivery.slot.weight
-        if self.house.bytes_of is not None:
-            self.house.bytes_of[delivery.queue.name] += delivery.slot.weight
+            house.note_busy(1)
+        house.bytes_in_hand += weight
+        if house.bytes_of is not None:
+            house.bytes_of[delivery.queue.name] += weight
         self.ready.append(delivery)
-        self.house.staff(self)
+        house.staff(self)
 
     def take(self) -> Delivery | None:
         """Take the next ready delivery for a sender, or None."""
@@ -275,10 +282,11 @@ class Lane:
         """Report what became of a delivery."""
         if delivery.set_aside:
             outcomes = delivery.rejoin(outcomes)
+        house = self.house
         self._let_go(delivery)
-        self.house.report(delivery, outcomes, self)
-        if self.house.is_full and (self.in_hand <= self.low or self.wants_more()):
-            self.house.want_more()
+        house.report(delivery, outcomes, self)
+        if house.is_full and (self.in_hand <= self.low or self.wants_more()):
+            house.want_more()
 
     def go_on(self, delivery: Delivery, outcomes: list[Outcome], surplus: list[int]) -> None:
         """Note who was delivered; only the recipients at `surplus` are left to send to."""
@@ -312,20 +320,22 @@ class Lane:
         return taken
 
     def _let_go(self, delivery: Delivery) -> None:
+        house, slot = self.house, delivery.slot
+        weight = slot.size or len(slot.payload)
         self.in_hand -= 1
         if self.in_hand == 0:
-            self.house.note_busy(-1)
-        self.house.bytes_in_hand -= delivery.slot.weight
-        if self.house.bytes_of is not None:
-            self.house.bytes_of[delivery.queue.name] -= delivery.slot.weight
+            house.note_busy(-1)
+        house.bytes_in_hand -= weight
+        if house.bytes_of is not None:
+            house.bytes_of[delivery.queue.name] -= weight
 
     # ---- the host's health
 
     def succeed(self) -> None:
         """A message was answered, whatever became of it: the host is well."""
-        now = time.monotonic()
-        self.health.heard_at = now
-        if now >= self.health.calm_until:
+        health, now = self.health, time.monotonic()
+        health.heard_at = now
+        if now >= health.calm_until:
             self._recover(now)
 
     def _recover(self, now: float) -> None:
@@ -343,7 +353,7 @@ class Lane:
 
     def accept(self) -> None:
         """A MAIL was accepted: the host is well, and what it had refused it meant."""
-        if self.refusals.is_running:
+        if self.refusals.run:
             self.bury(self.refusals.end())
         self.succeed()
 

@@ -61,6 +61,10 @@ class Blame(Enum):
     CONNECTION = "connection"
 
 
+# Asked with each mail: a member of an Enum is 6 ns as a global, and 50 by its class.
+_DELIVERED, _NOBODY, _CONTENT = Fate.DELIVERED, Blame.NOBODY, Awaited.CONTENT
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """One recipient's outcome: its fate, the blame, the phase it came in and what was said."""
 
@@ -87,7 +91,7 @@ def judge(transaction: Transaction) -> list[Outcome]:
     """Return the outcome of each recipient of a finished transaction, in the letter's order."""
     final = transaction.final
     if final is not None and final.is_positive and len(transaction.rcpt) == 1:
-        return [_by_reply(final, Awaited.CONTENT)]  # the steady state
+        return [_by_reply(final, _CONTENT)]  # the steady state
     mail = transaction.mail
     if mail is not None and not mail.is_positive:
         return [_by_reply(mail, Awaited.MAIL)] * len(transaction.letter.recipients)
@@ -178,7 +182,7 @@ def refused_here(reply: Reply, phase: str = "compose") -> Outcome:
 
 def _by_reply(reply: Reply, phase: Awaited, *, is_login_good: bool = False) -> Outcome:
     if reply.is_positive:
-        return Outcome(Fate.DELIVERED, Blame.NOBODY, phase.value, str(reply), reply.code)
+        return Outcome(_DELIVERED, _NOBODY, phase._value_, str(reply), reply.code)
     if reply.code in _LOGIN and is_login_good:
         return Outcome(Fate.LATER, Blame.MESSAGE, phase.value, str(reply), reply.code)
     if reply.code in _LOGIN:

@@ -35,25 +35,16 @@ class Ruling(Enum):
 class Refusals(Generic[T]):
     """One host's run of equal refusals, and what is held for it. Seconds of a monotonic clock."""
 
-    __slots__ = ("_count", "_held", "_hold_s", "_most", "_senders", "_text")
+    __slots__ = ("_held", "_hold_s", "_most", "_senders", "_text", "held", "run")
 
     def __init__(self, most: int = MOST, hold_s: float = HOLD_S) -> None:
         self._most = most
         self._hold_s = hold_s
         self._text: str | None = None
-        self._count = 0
+        self.run = 0  # refusals since a MAIL was accepted
         self._senders: set[str] = set()
         self._held: list[tuple[float, T]] = []
-
-    @property
-    def is_running(self) -> bool:
-        """True while a refusal was the last that the host had to say to a MAIL."""
-        return self._count > 0
-
-    @property
-    def held(self) -> int:
-        """How many wait for a ruling."""
-        return len(self._held)
+        self.held = 0  # how many wait for a ruling; a field, for it is asked with each mail
 
     def refuse(self, what: T, *, sender: str, text: str, now: float) -> tuple[Ruling, list[T]]:
         """Hold `what`; return the ruling, and those that it releases.
@@ -61,11 +52,12 @@ class Refusals(Generic[T]):
         A run that `text` ends is released by `end()`, which comes first.
         """
         self._text = text
-        self._count += 1
+        self.run += 1
         if len(self._senders) < 2:
             self._senders.add(sender)
         self._held.append((now, what))
-        if self._count < self._most:
+        self.held += 1
+        if self.run < self._most:
             return Ruling.UNDECIDED, []
         return (Ruling.HOST if len(self._senders) > 1 else Ruling.MESSAGES), self.release()
 
@@ -76,7 +68,7 @@ class Refusals(Generic[T]):
     def end(self) -> list[T]:
         """End the run: a MAIL was accepted, or refused otherwise. Return what was held."""
         self._text = None
-        self._count = 0
+        self.run = 0
         self._senders.clear()
         return self.release()
 
@@ -86,10 +78,12 @@ class Refusals(Generic[T]):
         found = [what for at, what in self._held if at <= since]
         if found:
             self._held = [(at, what) for at, what in self._held if at > since]
+            self.held = len(self._held)
         return found
 
     def release(self) -> list[T]:
         """Return all that is held, and hold nothing; the run goes on."""
         released = [what for _, what in self._held]
         self._held.clear()
+        self.held = 0
         return released
