@@ -36,12 +36,22 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     follow_ups: list[bytes] | None = None
 
 
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode(record: Record) -> bytes:
+    """Return the entry of an outcome in bytes. Raises TypeError for other records."""
+    slot = record.slot
+    if type(record) is Done and not slot.touched:
+        # Nearly always. What is left out at the end is read as its default.
+        return _encode((slot.worker, slot.seq, slot.index))
+    return _encode(entry_of(record))
+
+
 def entry_of(record: Record, follow_ups: list[bytes] | None = None) -> Entry:
     """Return the entry of an outcome, with what is pushed for it. Raises TypeError for others."""
     slot = record.slot
     place = slot.worker, slot.seq, slot.index
-    if type(record) is Done and not slot.touched and follow_ups is None:
-        return Entry(*place)  # nearly always
     if isinstance(record, Followed):
         return entry_of(record.record, record.payloads)
     state = None if slot.state is FRESH else slot.state

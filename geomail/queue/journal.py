@@ -37,7 +37,7 @@ from pathlib import Path
 import msgspec
 
 from geomail import log, metrics
-from geomail.queue.entries import Entry, entry_of, record_of
+from geomail.queue.entries import Entry, encode, record_of
 from geomail.queue.queue import Queue
 from geomail.queue.record_file import ROOM, RecordFile, bodies, frame
 from geomail.queue.records import Record, Slot
@@ -114,19 +114,19 @@ class Journal:
 
     def append(self, queue: str, record: Record) -> None:
         """Write one outcome, at once."""
-        self._append(queue, record.slot, entry_of(record))
+        self._append(queue, record.slot, encode(record))
 
     def note(self, queue: str, slot: Slot) -> None:
         """Write who is left of a job that goes on: its state, as it is by now."""
         job_id = slot.id if slot.touched else ""
         place = slot.worker, slot.seq, slot.index
-        self._append(queue, slot, Entry(*place, job_id, slot.state, goes_on=True))
+        self._append(queue, slot, _encode(Entry(*place, job_id, slot.state, goes_on=True)))
 
-    def _append(self, queue: str, slot: Slot, entry: Entry) -> None:
+    def _append(self, queue: str, slot: Slot, entry: bytes) -> None:
         if self._page is not None:
             if slot.worker not in self._workers:
                 self.enlist(queue, slot.worker)
-            record = frame(_encode(entry))
+            record = frame(entry)
             if not self._page.append(record):
                 self._turn(record)
         self.appended += 1

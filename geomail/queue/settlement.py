@@ -183,6 +183,8 @@ def settlements(records: Sequence[Record]) -> Iterator[Settlement]:
             call = calls[slot.worker] = Settlement(slot.worker)
         if type(record) is Done:
             call.add_done(slot)
+            if not slot.touched:
+                continue  # nearly always, and no call gets full by it
         elif type(record) is Park:
             call.add_parked(record)
         elif type(record) is Release:

@@ -24,14 +24,10 @@ class DeliveryLog:
 
     def __init__(self, path: str | None) -> None:
         self._path = path
+        self.is_wanted = path is not None  # there is a file to write to
         self._lines: list[str] = []
         self._file: int | None = None
         self.reopen()
-
-    @property
-    def is_wanted(self) -> bool:
-        """True when there is a file to write to."""
-        return self._path is not None
 
     def reopen(self) -> None:
         """Open the file anew, after it was rotated. Raises ConfigError where it can't be opened."""

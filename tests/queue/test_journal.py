@@ -220,7 +220,7 @@ def test_full_disk_loses_records_and_nothing_else(
 def test_full_files_are_followed_by_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "ROOM", 100)
+    monkeypatch.setattr(journal, "ROOM", 60)
     book = begun(tmp_path)
     book.append("queue:email", Dead(slot(0), JobState(last="x" * 5000)))
     for index in range(1, 100):
