@@ -241,7 +241,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
 
     def _write_content(self, session: Session, wanted: Transaction) -> bool:
         delivery = wanted.owner
-        if isinstance(delivery, Delivery) and not delivery.is_mine():
+        if type(delivery) is Delivery and not delivery.queue.owns(delivery.slot):
             self._hang_up()
             self._reckoning.drop(wanted, delivery)
             self._return_taken()
@@ -313,7 +313,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
     def _letter(self, session: Session, delivery: Delivery) -> Letter | None:
         """Compose a delivery for this host; None when it was settled without being sent."""
         lane, client = self.lane, session.client
-        if not delivery.is_mine():
+        if not delivery.queue.owns(delivery.slot):  # is_mine, in the hot path
             lane.drop(delivery)
             return None
         recipients = len(delivery.recipients)

@@ -42,6 +42,7 @@ _REAP_BATCHES = 8
 _PUSH_MANY, _PUSH_BYTES = 500, 1_000_000
 _MOST_SLOTS = 1000
 _LOOK = -1
+_MARGIN_S = 5.0
 
 
 class Queue:
@@ -68,7 +69,7 @@ class Queue:
         self.held: frozenset[tuple[str, str]] = frozenset()
         """What people hold back, as of the last beat: (relay or queue, its name)."""
         self._lease = Lease("")
-        self._margin_cap_s = lease_s / 6
+        self._margin_s = min(_MARGIN_S, lease_s / 6)
         self._wait_reply_s = link.reply_timeout_s
 
     @property
@@ -104,18 +105,14 @@ class Queue:
             self._heal(lease.worker, leaks)
         return True
 
-    def lease_is_mine(self, margin_s: float = 5.0) -> bool:
-        """Whether the lease lasts another `margin_s` (at most a sixth of it), by the monotonic
-        clock.
-        """
-        return time.monotonic() < self._lease.until_s - min(margin_s, self._margin_cap_s)
+    def lease_is_mine(self) -> bool:
+        """Whether the lease lasts another 5 s (at most a sixth of it), by the monotonic clock."""
+        return time.monotonic() < self._lease.until_s - self._margin_s
 
-    def owns(self, slot: Slot, margin_s: float = 5.0) -> bool:
+    def owns(self, slot: Slot) -> bool:
         """Whether work on a slot may begin: the lease is ours, and the slot was taken under it."""
-        lease = self._lease
-        return slot.worker == lease.worker and time.monotonic() < lease.until_s - min(
-            margin_s, self._margin_cap_s
-        )
+        lease = self._lease  # asked twice a mail
+        return slot.worker == lease.worker and time.monotonic() < lease.until_s - self._margin_s
 
     def leave(self) -> bool:
         """Take this worker off the books, and return True, if it holds nothing."""
