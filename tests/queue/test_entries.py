@@ -16,7 +16,7 @@ from geomail.queue import (
     Slot,
     Split,
 )
-from geomail.queue.entries import Entry, entry_of, record_of
+from geomail.queue.entries import Entry, encode, entry_of, record_of
 from geomail.queue.records import FRESH
 
 FRESH_SLOT = Slot("ab", 3, 4, "ab.3.4", 0, 0, FRESH, b"payload")
@@ -33,7 +33,7 @@ ENTRIES = msgspec.msgpack.Decoder(Entry)
 
 def through_the_journal(record: Record) -> Record:
     """Return what is read of a record that was written."""
-    return record_of(ENTRIES.decode(msgspec.msgpack.encode(entry_of(record))))
+    return record_of(ENTRIES.decode(encode(record)))
 
 
 def said(record: Record) -> tuple[object, ...]:
