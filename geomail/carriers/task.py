@@ -1,12 +1,15 @@
 """A task: one slot on its way through a carrier, an URL task or a call."""
 
+import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from geomail.job import CallTask, HttpTask
 
 if TYPE_CHECKING:
     from geomail.queue import Queue, Slot
+
+
+_SHOWN = re.compile(r"([^:/?#]*://)(?:[^/?#]*@)?([^?#]*)")
 
 
 class Task:
@@ -33,8 +36,11 @@ class Task:
 
 
 def describe(job: HttpTask | CallTask) -> str:
-    """Return what people are told of a task: its URL without the query, or the name it calls."""
+    """Return what people are told of a task: its URL without the query, or the name it calls.
+
+    Of a URL that is none, as of any other: nobody has read it but to see that it is dead.
+    """
     if isinstance(job, CallTask):
         return f"{job.cls}.{job.worker}".lstrip(".")
-    parts = urlsplit(job.url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    found = _SHOWN.match(job.url)
+    return f"{found[1].lower()}{found[2]}" if found else ""

@@ -88,6 +88,17 @@ def test_each_recipient_is_in_one_callback(stage: Stage, web: Web) -> None:
     assert dead["id"] != delivered["id"]
 
 
+def test_a_url_that_is_none_harms_nobody(stage: Stage, web: Web) -> None:
+    host = stage.host()
+    urls = ["http://[", "http://a]b/", "http://a\u2100b/x"]
+    back = {"callback_url": f"{web.url}/told"}
+    stage.push([mail(0), *({"url": url, "id": url, **back} for url in urls), mail(1)])
+    assert stage.burst(relay=host, **ALLOWED) == "left delayed=0 parked=0 dead=3"
+    assert told(web).keys() == set(urls)
+    assert host.arrivals().keys() == {"u0@example.org", "u1@example.org"}
+    assert all(stage.ask("why", letter.id) for letter in stage.dead())
+
+
 def test_a_duplicate_is_told_of(stage: Stage, web: Web) -> None:
     back = {"callback_url": f"{web.url}/told", "dedupe_key": "one"}
     stage.push([mail(1, **back), mail(2, **back)])

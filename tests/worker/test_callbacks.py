@@ -138,6 +138,21 @@ def test_tasks(callbacks: Callbacks) -> None:
     assert event["reply"] == "no such task"
 
 
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("http://[", "http://["),
+        ("http://a]b/x?key=1", "http://a]b/x"),
+        ("http://u:p@a\u2100b/x#y", "http://a\u2100b/x"),
+        ("HTTPS://u@p@host?key=1", "https://host"),
+    ],
+)
+def test_a_url_that_is_none_can_be_told_of(callbacks: Callbacks, url: str, target: str) -> None:
+    dead = Dead(slot(), JobState(reason="no host"))
+    [event] = events(callbacks.after(dead, HttpTask(url, callback_url=BACK)))
+    assert (event["type"], event["target"]) == ("task.dead", target)
+
+
 def test_nothing_follows_who_did_not_ask_nor_a_callback(callbacks: Callbacks) -> None:
     done = Done(slot())
     assert callbacks.after(done, Email(recipients=PEOPLE)) is done
