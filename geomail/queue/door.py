@@ -71,6 +71,8 @@ class Door:
 def outcome(desk: Connection, keys: Keys, job_id: str) -> dict[str, Any] | None:
     """Say what became of a job, or None when nothing is known of it."""
     whole = job_id.partition("/")[0]
+    if "." not in whole:  # no id: such fields are for the doors' own numbers
+        return None
     names = (keys.jobs, keys.delayed, keys.dead, *keys.outcomes)
     *lines, due_ms, died_ms, waits, parts, header = desk.run(_OUTCOME, names, (whole,))
     ends = _ends(b"\n".join(filter(None, lines)))

@@ -134,6 +134,12 @@ def test_outcomes_of_one_job(queue: Queue) -> None:
     assert outcome(queue, name) == {"outcome": "delivered"}
 
 
+@pytest.mark.parametrize("name", ["", "/", "/a", "{door}", "{door}/1", " "])
+def test_what_is_no_id_has_no_outcome(queue: Queue, name: str) -> None:
+    [known] = queue.submit([b"a"])
+    assert queue.outcome(name.format(door=known.partition(".")[0])) is None
+
+
 def test_outcomes_of_a_split_job(queue: Queue) -> None:
     whole = submit_one(queue)
     states = [later(whole, rcpt=[name]) for name in "abc"]
