@@ -262,6 +262,7 @@ def _check(_given: Given, settings: Settings) -> int:
 
 def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], Sequence[str]]]]:
     from geomail.delivery.announce import announce, name_servers
+    from geomail.intake import listening
 
     yield "Redis", partial(_look_at_redis, settings)
     hasty = replace(
@@ -281,6 +282,10 @@ def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], Sequence[str]
         yield "relays", lambda: ["none: pass --relay URL"]
     if settings.routing:
         yield "routes", partial(routes_shown, settings.routing, settings.relays)
+    if listening.wanted(settings):
+        from geomail.intake.plates import plates
+
+        yield from plates(settings)
     if settings.has_calls:
         from geomail.carriers.calls import may_be_called
 

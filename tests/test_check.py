@@ -120,3 +120,36 @@ def sink(*argv: str) -> Iterator[str]:
             yield process.stdout.readline().split()[-1]
         finally:
             process.kill()
+
+
+def test_check_looks_at_the_doors(folder: Path) -> None:
+    doors = "listen_tcp = '{}'\nlisten_smtp = '127.0.0.1:0'\ndoor_logins = 'logins'\n"
+    (folder / "logins").write_text("ann:secret\nbo:secret\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        (folder / "geomail.toml").write_text(doors.format(address))
+        said = geomail("check", "--redis", NOWHERE).out
+    assert said.endswith(
+        f"door tcp: {address}\n"
+        "  address: in use, as it is while geomail runs\n"
+        "  may send: programs on this machine\n"
+        "  TLS: no\n"
+        "door smtp: 127.0.0.1:0\n"
+        "  address: free\n"
+        "  may send: who logs in: 2 users in logins\n"
+        "  TLS: no\n"
+    )
+
+
+def test_check_finds_what_keeps_a_door_shut(folder: Path) -> None:
+    doors = "listen_http = '{}'\nlisten_smtp = '127.0.0.1:0'\n{} = 'nowhere'\n"
+    (folder / "geomail.toml").write_text(doors.format("192.0.2.1:8025", "door_logins"))
+    ended = geomail("check", "--redis", NOWHERE)
+    assert ended.status == 1
+    assert "FAILED: the http door can't listen on 192.0.2.1:8025: Cannot assign" in ended.out
+    assert "FAILED: can't read logins from nowhere" in ended.out
+    (folder / "geomail.toml").write_text(doors.format("0.0.0.0:0", "door_cert"))
+    assert "FAILED: door_cert: nowhere is no PEM file" in geomail("check", "--redis", NOWHERE).out
+    (folder / "geomail.toml").write_text("listen_http = '0.0.0.0:0'\n")
+    said = geomail("check", "--redis", NOWHERE).out
+    assert "may send: anybody who reaches it: set door_token, or listen on 127.0.0.1" in said

@@ -84,24 +84,39 @@ def require(listeners: Listeners) -> None:
 
 def bind(name: str, address: tuple[str, int]) -> socket.socket:
     """Return a socket that listens on `address`. Raises ConfigError."""
-    host, port = address
     listener = None
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
+        listener = bound(address)
         listener.listen(_BACKLOG)
     except OSError as error:
         if listener is not None:
             listener.close()
-        raise ConfigError(
-            f"the {name} door can't listen on {shown(address)}: {error.strerror}"
-            " (pass another address, or stop who uses it)"
-        ) from None
+        raise cannot_listen(name, address, error) from None
     return listener
+
+
+def bound(address: tuple[str, int]) -> socket.socket:
+    """Return a socket that has `address`, and does not listen yet. Raises OSError."""
+    host, port = address
+    family, kind, protocol, _, where = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    owner = socket.socket(family, kind, protocol)
+    try:
+        owner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        owner.bind(where)
+    except OSError:
+        owner.close()
+        raise
+    return owner
+
+
+def cannot_listen(name: str, address: tuple[str, int], error: OSError) -> ConfigError:
+    """Return the error for an address that a door can't have."""
+    return ConfigError(
+        f"the {name} door can't listen on {shown(address)}: {error.strerror}"
+        " (pass another address, or stop who uses it)"
+    )
 
 
 def hand_over(listeners: Mapping[str, socket.socket]) -> dict[str, str]:
