@@ -18,6 +18,7 @@ from geomail.smtp.accounts import Accounts
 
 USUAL = "PLAIN LOGIN SCRAM-SHA-256"
 WITHOUT_SENDING_IT = "SCRAM-SHA-256 CRAM-MD5"
+_EXPECTED = "must have lines of USER:PASSWORD (or USER:TOKEN)"
 
 
 def read_logins(path: str) -> dict[str, str]:
@@ -27,10 +28,16 @@ def read_logins(path: str) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"can't read logins from {path}: {why}") from None
-    pairs = [line.partition(":") for line in lines if line.strip()]
-    if not pairs or not all(user and secret for user, _, secret in pairs):
-        raise ConfigError(f"{path} must have lines of USER:PASSWORD (or USER:TOKEN)")
-    return {user: secret for user, _, secret in pairs}
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        user, _, secret = line.partition(":")
+        if user and secret:
+            found[user] = secret
+        elif line.strip():
+            raise ConfigError(f"{path} {_EXPECTED}, and line {number} is none")
+    if not found:
+        raise ConfigError(f"{path} {_EXPECTED}, and has none")
+    return found
 
 
 def accounts_of(

@@ -153,10 +153,18 @@ def test_logins_that_others_can_read(
         assert f"logins_are_readable path={logins}" in caplog.text
 
 
-@pytest.mark.parametrize("content", ["", "ann", ":secret", "ann:"])
-def test_logins_that_are_none(redis_url: str, logins: str, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("", "has none"),
+        ("ann", "line 1 is none"),
+        ("bo:x\n\n:secret", "line 3 is none"),
+        ("bo:x\nann:", "line 2 is none"),
+    ],
+)
+def test_logins_that_are_none(redis_url: str, logins: str, content: str, fault: str) -> None:
     Path(logins).write_text(content)
-    with pytest.raises(ConfigError, match="must have lines of USER:PASSWORD"):
+    with pytest.raises(ConfigError, match=f"must have lines of USER:PASSWORD .*{fault}"):
         opened(redis_url, door_logins=logins).__enter__()
 
 
