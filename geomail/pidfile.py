@@ -135,7 +135,10 @@ def held(path: str | None) -> Iterator[None]:
         return
     file = PidFile(Path(path))
     if not file.take():
-        raise GeomailError(f"geomail runs already: {path} names process {file.owner()}")
+        raise GeomailError(
+            f"geomail runs already: {path} names process {file.owner()}"
+            " (end it by `geomail stop`, or pass a --pidfile of your own)"
+        )
     try:
         file.write(os.getpid())
         yield

@@ -18,6 +18,7 @@ WEBHOOK_PREFIX = "whsec_"
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})*")
 _LITERAL = re.compile(r"\[(?P<six>(?i:IPv6:))?(?P<address>[0-9A-Fa-f:.]+)\]")
+_LISTEN_HOST = re.compile(r"[^\[\]/@\s]*|\[[^\[\]/\s]+\]")
 _NAME_SERVER = re.compile(r"(?:\[(?P<ip6>[^\]]+)\]|(?P<ip4>[0-9.]+))(?::(?P<port>[0-9]{1,5}))?")
 _NAME_SERVERS = "an IP address, ADDRESS:PORT, or a list of them"
 
@@ -115,7 +116,7 @@ def webhook_secret(value: object) -> str:
 def listen_address(value: object) -> tuple[str, int]:
     """Return host and port of HOST:PORT, [IPV6]:PORT, :PORT or PORT; without a host, loopback."""
     host, _, port = text(str(value)).strip().rpartition(":")
-    if port.isascii() and port.isdigit() and int(port) < 65536:
+    if port.isascii() and port.isdigit() and int(port) < 65536 and _LISTEN_HOST.fullmatch(host):
         return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
     raise ValueError("an address to listen on, as 127.0.0.1:9501")
 

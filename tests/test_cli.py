@@ -347,6 +347,7 @@ def test_run_holds_its_pid_file_and_stop_ends_it(folder: Path, redis_url: str) -
         again = geomail("run", *options)
         assert again.status == 1
         assert f"geomail runs already: run.pid names process {process.pid}" in again.err
+        assert "pass a --pidfile of your own" in again.err
         wait_for(lambda: Queue(Link(redis_url), "queue:email").counts().workers)
         assert geomail("stop", "--pidfile", "run.pid").out == "geomail has ended\n"
         assert process.wait(20) == 0

@@ -70,6 +70,9 @@ def test_every_setting_can_be_given_in_each_way(file: Path) -> None:
         assert getattr(by_file, setting.field) == getattr(by_variable, setting.field)
 
 
+_AN_ADDRESS = "an address to listen on, as 127.0.0.1:9501"
+
+
 @pytest.mark.parametrize(
     ("written", "servers"),
     [
@@ -130,6 +133,13 @@ def test_a_read_again_sees_what_changed_and_keeps_the_flags(file: Path) -> None:
         (
             "grace_s = nan",
             "grace_s in FILE must be a number of seconds from 0 to 10000000, not nan",
+        ),
+        *(
+            (
+                f"listen_tcp = '{where}'",
+                f"listen_tcp in FILE must be {_AN_ADDRESS}, not '{where}'",
+            )
+            for where in ("[::1", "http://127.0.0.1:80", "::1]:80", "127.0.0.1", "[]:80")
         ),
         ("burst = 'maybe'", "burst in FILE must be true or false, not 'maybe'"),
         ("unknown = 'ask'", "unknown in FILE must be retry or hold, not 'ask'"),

@@ -406,7 +406,7 @@ class Connection:
         said = f"{text_of(error)}; {advice}" if advice else text_of(error)
         raise RedisAway(
             f"Redis at {self._link.address} did not serve us within"
-            f" {self._link.patience_s:g} s: {said}"
+            f" {self._link.patience_s:.3g} s: {said}"
         ) from error
 
     def _is_final(self, error: Exception) -> bool:
