@@ -7,6 +7,7 @@ expired, or older than max_age             dead
 not due yet (send_at)                      delayed; no try is counted
 more recipients than a transaction takes   split in Redis, before anything is sent
 its route's lanes are closed or full       parked in Redis, for whoever has room first
+a task that is suspect                     delayed: it was read alone, and is done beside others
 otherwise                                  into the ready queue of the first lane with room
 """
 
@@ -61,6 +62,8 @@ from geomail.worker.sorting import (
 )
 
 _FULL_AGAIN_S = 1.0
+_GUILTY = 4  # deaths, from which on a task is done alone
+_CLEARED_MS = 1_000  # by then the other suspects have been read
 _KEPT = 512  # a larger payload is let go of: it counts with thousands of connections
 
 
@@ -253,7 +256,10 @@ class Admission:
     def _hand_over(self, queue: Queue, slot: Slot, job: HttpTask | CallTask, now_ms: int) -> None:
         route = self._carriers.route_of(job)
         self._check_age(slot, job, now_ms, route)
-        if not self._carriers.put(Task(queue, slot, job=job, route=route.name), route):
+        if slot.suspect and slot.deaths < _GUILTY:
+            # It was read alone; should it take minutes, all mail would wait for it.
+            self._settler.add(queue, Retry(slot, _CLEARED_MS, slot.state))
+        elif not self._carriers.put(Task(queue, slot, job=job, route=route.name), route):
             self._park(queue, slot, route.name, time.monotonic())
 
     def give_back(self, tasks: Sequence[Task]) -> None:

@@ -26,6 +26,12 @@ def die(params):
     os.kill(os.getpid(), 9)
 
 @geomail.task
+def murder(params):
+    template = open(f"/proc/{os.getppid()}/stat").read()
+    os.kill(int(template.rpartition(")")[2].split()[1]), 9)
+    time.sleep(600)
+
+@geomail.task
 def hang(params):
     open("hanging", "w").close()
     time.sleep(600)
@@ -130,3 +136,14 @@ def test_kills_lose_no_call(stage: Stage) -> None:
     until(lambda: not stage.held(), "an end to everything")
     assert set(noted(stage.folder)) == set(map(str, range(60)))
     assert stage.is_clean()
+
+
+def test_who_kills_each_worker_is_found_out(stage: Stage) -> None:
+    host, settings = stage.host(), tasks_of(stage)
+    stage.push([{"worker": "murder", "retries": 100}, mail(0)])
+    for _ in range(5):
+        stage.worker(relay=host, **settings, lease_s=1, beat_s=0.2).wait()
+    stage.burst(relay=host, **settings)
+    until(lambda: stage.counts().dead == 1)
+    assert stage.dead()[0].deaths == 5
+    once_each(host.arrivals(), users(1))

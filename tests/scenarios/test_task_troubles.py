@@ -131,6 +131,21 @@ def test_kills_lose_no_task(stage: Stage, web: Web) -> None:
     assert stage.is_clean()
 
 
+def test_tasks_that_two_workers_died_with_keep_no_mail(stage: Stage, web: Web) -> None:
+    host = stage.host()
+    stage.push(tasks(web.url, 10))
+    for number in range(10):
+        web.answer(f"/{number}", delay_s=120)
+    for killed in (True, True, False):
+        web.seen.clear()
+        worker = stage.worker(relay=host, url_s=100, **ALLOWED)
+        until(lambda: len(web.seen) == 10, "all under way")
+        if killed:
+            worker.kill()
+    stage.push([mail(0)])
+    host.has_taken(1)
+
+
 def test_a_burst_leaves_when_all_is_done(stage: Stage, web: Web) -> None:
     host = stage.host()
     for number in range(40):
