@@ -302,6 +302,8 @@ def _perform(request: Mapping[str, Any]) -> tuple[int, str]:
             import asyncio  # for those alone who use it
 
             asyncio.run(result)
+        elif inspect.isgenerator(result) or inspect.isasyncgen(result):
+            return NEVER, "it has a yield in it, so that nothing of it was run: a task returns"
     except tasks.GiveUp as error:
         return NEVER, str(error)
     except SystemExit as error:

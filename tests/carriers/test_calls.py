@@ -42,6 +42,14 @@ async def later(params):
     raise LookupError("awaited")
 
 @geomail.task
+def lazy(params):
+    yield params
+
+@geomail.task
+async def lazier(params):
+    yield params
+
+@geomail.task
 def leave(params):
     sys.exit(params)
 
@@ -75,6 +83,8 @@ class Task(Base):
             raise AssertionError(params)
     def other(self, params): pass
 """
+
+LAZY = "it has a yield in it, so that nothing of it was run: a task returns"
 
 Make = Callable[..., Calls]
 
@@ -127,6 +137,8 @@ def test_a_task_runs_with_its_params_and_its_id(make: Make, folder: Path) -> Non
         ("fail", "\U0001f4e7" * 4000, Fate.LATER, "ValueError: " + "\U0001f4e7" * 1988),
         ("later", None, Fate.LATER, "LookupError: awaited"),
         ("give_up", None, Fate.NEVER, "no such customer"),
+        ("lazy", None, Fate.NEVER, LAZY),
+        ("lazier", None, Fate.NEVER, LAZY),
         ("interrupt", None, Fate.LATER, "KeyboardInterrupt"),
         ("leave", None, Fate.DELIVERED, "done"),
         ("leave", 0, Fate.DELIVERED, "done"),
