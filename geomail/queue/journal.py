@@ -171,7 +171,10 @@ class Journal:
     def entries(self) -> Iterator[Entry]:
         """Read all outcomes that are still kept, in their order."""
         for file in list(self._files):
-            yield from read_records(file.path)
+            try:
+                yield from read_records(file.path)
+            except OSError as error:  # deleted under us: must not keep the beat from its work
+                self._complain(error)
 
     def say_again(self, queue: Queue) -> int:
         """Settle once more what is kept for a queue whose Redis may have forgotten its last second;

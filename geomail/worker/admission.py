@@ -111,6 +111,8 @@ class Admission:
         if aside:
             metrics.count("parked", len(aside))
             self.meetings[queue].in_vain += len(aside)
+            for name in {record.route for record in aside}:
+                self.parked.add(queue, name)  # met by another list, or forgotten meanwhile
             self._settler.add_all(queue, aside)
         self._admit_claimed(queue)
 

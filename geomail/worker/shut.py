@@ -30,8 +30,8 @@ class Shut:
     def note(self, record: Park, now: float) -> None:
         """Note that a mail was parked; of a relay `mx` the next one may go elsewhere."""
         route = self._lanes.routes.get(record.route)
-        if route is None or record.slot.state is not FRESH:
-            return
+        if route is None or record.slot.state is not FRESH or route.name in self._lanes.guests:
+            return  # among them those of tasks, where no mail goes
         if route.name not in self._lanes.directs or route.is_held:
             until = now + min(route.opens_in_s(now), _TRUSTED_S)  # `now` where it is only full
             self.relays[route.name] = until, record.retry_in_ms, record.state

@@ -183,6 +183,15 @@ def test_deleted_under_us_it_begins_anew(tmp_path: Path) -> None:
     assert [entry.index for entry in book.entries()] == [1]
 
 
+def test_what_is_left_is_said_where_some_of_it_was_deleted(tmp_path: Path) -> None:
+    book = begun(tmp_path)
+    book.append("queue:email", Done(slot(0)))
+    book._begin_file()
+    book.append("queue:email", Done(slot(1)))
+    (tmp_path / "w1.0.records").unlink()
+    assert [entry.index for entry in book.entries()] == [1]
+
+
 # ---- disks that are full
 
 

@@ -41,6 +41,7 @@ class House:
     def __init__(self, relay: Relay) -> None:
         self.routes = {"sick": relay}
         self.directs: dict[str, Relay] = {}
+        self.guests: dict[str, Relay] = {}
 
 
 def noted(opens_in_s: float) -> Shut:
@@ -72,6 +73,14 @@ def test_a_relay_that_is_full_may_have_room_in_the_next_batch() -> None:
     shut = noted(0.0)
     assert shut.relays
     shut.begin(100.0)
+    assert not shut.relays
+
+
+def test_what_tasks_find_closed_says_nothing_of_mails() -> None:
+    house = House(Relay(5.0))
+    house.guests = house.routes
+    shut = Shut(house)  # type: ignore[arg-type]
+    shut.note(Park(slot(b'{"url":"http://x.org/"}'), "sick", 7, STATE), 100.0)
     assert not shut.relays
 
 
@@ -121,3 +130,18 @@ def test_what_was_parked_unread_is_judged_when_it_may_go(
         place.desk.hold("relay", "sick", on=False)
         until(lambda: place.counts().dead == 1 and other.count == 50, within_s=WITHIN_S)
     assert "no address" in place.desk.dead_list(1)[0].reason
+
+
+def test_what_another_list_met_is_looked_for_in_this_one_too(
+    place: Place, sink: Sink, configured: Callable[..., Path]
+) -> None:
+    lists = {"queue": ["queue:one", "queue:two"]}
+    worker = place.hire(file=configured(well=url(sink), sick="smtp://127.0.0.1:1"), **lists)
+    one, two = worker.queues
+    worker.admission._shut.relays["sick"] = float("inf"), 7, STATE
+    for queue in (one, two):
+        worker.admission.admit_batch(queue, [slot(mail(1, relay="sick"))])
+    assert worker.admission.parked.lists() == [one, two]
+    worker.admission.parked.forget(two, "sick")
+    worker.admission.admit_batch(two, [slot(mail(2, relay="sick"))])
+    assert two in worker.admission.parked.lists()
