@@ -15,12 +15,15 @@ Promised: once `submit` returns, the queue answers for the jobs, and an idle wor
 """
 
 import secrets
+import time
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
 import msgspec
 
+from geomail import log
+from geomail.errors import RedisUnusable
 from geomail.queue.keys import Keys
 from geomail.queue.link import Connection, Script, Word
 from geomail.queue.records import JobState, encode_state, parse_job
@@ -66,6 +69,33 @@ class Door:
             arguments: list[Word] = [self._name, self._seq, encode_state(state), *piece]
             self._connection.run(_PUSH, names, arguments)
         return [f"{prefix}{index}" for index in range(len(piece))]
+
+
+class Ear:
+    """Hears that a door has pushed something."""
+
+    def __init__(self, connection: Connection, keys: Keys, reply_s: float) -> None:
+        """`reply_s`: how long a reply may take beside what is waited for."""
+        self._connection = connection
+        self._keys = keys
+        self._reply_s = reply_s
+        self._is_deaf = False
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until a door has pushed something, or `timeout_s`; return whether one has.
+
+        Where Redis refuses that for ever, nothing is heard: it costs some seconds, and is said once.
+        """
+        command = ("BLPOP", self._keys.nudge, max(timeout_s, 0.001))
+        try:
+            reply = self._connection.attempt(*command, timeout_s=timeout_s + self._reply_s)
+        except RedisUnusable as error:
+            if not self._is_deaf:
+                log.warning("doors_not_heard", why=error)
+            self._is_deaf = True
+            time.sleep(timeout_s)
+            return False
+        return reply is not None
 
 
 def outcome(desk: Connection, keys: Keys, job_id: str) -> dict[str, Any] | None:

@@ -64,6 +64,7 @@ class Queue:
         roles = ("taker", "waker", "nudged", "settler", "beat", "desk")
         lines = self._lines = [link.open(role, self._keys.list) for role in roles]
         self._taker, self._waker, self._nudged, self._settler, self._beater, self._desk = lines
+        self._ear = door.Ear(self._nudged, self._keys, link.reply_timeout_s)
         self._lift = Lift(self._taker, self._keys)
         self._door = door.Door(link.open("door", self._keys.list), self._keys)
         self.held: frozenset[tuple[str, str]] = frozenset()
@@ -232,9 +233,7 @@ class Queue:
 
         Returns whether one has. One of all who wait is told.
         """
-        command = ("BLPOP", self._keys.nudge, max(timeout_s, 0.001))
-        reply = self._nudged.attempt(*command, timeout_s=timeout_s + self._wait_reply_s)
-        return reply is not None
+        return self._ear.wait(timeout_s)
 
     def wake(self) -> None:
         """End the waits of other greenlets, if they have begun."""

@@ -46,6 +46,17 @@ def test_who_may_not_keep_what_hosts_take_delivers_all_the_same(stage: Stage) ->
     assert worker.is_running
 
 
+def test_who_may_not_hear_of_doors_delivers_all_the_same(stage: Stage) -> None:
+    host = stage.host()
+    worker = stage.worker(relay=host, redis=give_rights(stage, "+@all", "~*", "-blpop"))
+    worker.says("doors_not_heard")
+    stage.push(map(mail, range(10)))
+    host.has_taken(10)
+    until(stage.is_clean)
+    assert worker.stderr.count("doors_not_heard") == 1
+    assert worker.is_running
+
+
 @pytest.mark.parametrize("command", ["evalsha", "blmove", "zscore"])
 def test_a_command_is_forbidden_from_the_start(stage: Stage, command: str) -> None:
     host = stage.host()
