@@ -147,8 +147,9 @@ class Lane:
         """Return whether one more delivery may wait here; some more than `room()` says."""
         if not self.is_open(now):
             return False
-        most = 1 if self.health.is_probing else self._wanted() * self._overflow()
-        return self.in_hand - self.refusals.held < most
+        is_free = self.limits is None and self.brake is None
+        most = self._wanted() * (_OVERFLOW if is_free else self._overflow())
+        return self.in_hand - self.refusals.held < (1 if self.health.is_probing else most)
 
     def has_place_for(self, name: str, now: float) -> bool:
         """Return whether one more of a list may come, however many others have here."""

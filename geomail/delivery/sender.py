@@ -267,8 +267,7 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
         if not (is_idle or client.overlaps):
             return None
         while not self._must_leave():
-            # Where nothing is limited this costs a twentieth of a microsecond.
-            is_limited = bool(lane.limits or lane.brake)
+            is_limited = lane.limits is not None or lane.brake is not None
             if is_limited and onward:
                 self._reckoning.give_back_onward()  # it waits for its time as all others do
             is_counted = is_limited and bool(lane.ready)

@@ -154,7 +154,13 @@ class Session:
         return events
 
     def _take(self) -> list[Event]:
-        received = self._read()
+        self._await()
+        wire, received = self._wire, b""
+        try:
+            if wire is not None:
+                received = wire.read()
+        except OSError:
+            pass  # as the end
         if received or not self._is_expired:
             return self.client.receive(received)
         return self.client.cut(Cause.TIMEOUT, self._lateness)
@@ -314,16 +320,6 @@ class Session:
         except OSError:
             pass
         self._is_cut = len(rest) > 0
-
-    def _read(self) -> bytes:
-        self._await()
-        wire = self._wire
-        if wire is None:
-            return b""
-        try:
-            return wire.read()
-        except OSError:
-            return b""
 
     # ---- time
 
