@@ -100,12 +100,16 @@ class Client:
     @property
     def may_begin(self) -> bool:
         """True when there is room for one more transaction; `is_full` is another question."""
-        if self.phase is not _READY:
+        return self._has_room()
+
+    def _has_room(self) -> bool:
+        if self.phase is not _READY or self._held:
             return False
-        if self._held or (self.unfinished and self.unfinished[-1].content_end == 0):
+        unfinished = self.unfinished
+        if unfinished and unfinished[-1].content_end == 0:
             return False
         if self.chunks:
-            return len(self.unfinished) < self._patience.room and self._flying < _FLIGHT_LIMIT
+            return len(unfinished) < self._patience.room and self._flying < _FLIGHT_LIMIT
         return True
 
     @property
@@ -189,7 +193,7 @@ class Client:
 
         Raises ProtocolError when the conversation is not ready for one. Ask `refusal()` first.
         """
-        if not self.may_begin:
+        if not self._has_room():
             raise ProtocolError(f"a transaction can't begin while {self.phase.value}")
         envelope = extensions.envelope(letter, self.capabilities)
         if self._needs_reset or (self.chunks and self.unfinished):
@@ -201,7 +205,9 @@ class Client:
         if self.chunks and not is_wary:
             self._write_chunk(envelope, transaction)
         elif self.pipelining:
-            self._write(f"{envelope}DATA\r\n".encode())
+            commands = f"{envelope}DATA\r\n".encode()
+            self._out.append(commands)  # as _write does
+            self._queued += len(commands)
             self.awaited += _awaited(len(letter.recipients), _DATA)
         else:
             self._write_one_by_one(f"{envelope}DATA".encode(), len(letter.recipients))
@@ -228,8 +234,9 @@ class Client:
             raise ProtocolError("content is written once, after 354")
         if self.phase is _LOST:
             return
-        self._write(data.stuff(transaction.letter.content))
-        transaction.content_end = self._queued
+        stuffed = data.stuff(transaction.letter.content)
+        self._out.append(stuffed)
+        self._queued = transaction.content_end = self._queued + len(stuffed)
         self.awaited.append(_CONTENT)
 
     def refusal(self, letter: Letter) -> Reply | None:

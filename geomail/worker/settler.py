@@ -79,7 +79,10 @@ class Settler:
         """Take the outcomes of one delivery, one for each recipient."""
         if len(outcomes) < len(delivery.recipients):
             outcomes = outcomes * len(delivery.recipients)  # redirected: one stands for all
-        record = whole = self._record_of(delivery, outcomes)
+        is_delivered = len(outcomes) == 1 and outcomes[0].fate is _DELIVERED  # nearly always
+        record = whole = (
+            Done(delivery.slot) if is_delivered else self._record_of(delivery, outcomes)
+        )
         if delivery.email.callback_url is not None:
             pairs = list(zip(delivery.recipients, outcomes, strict=True))
             whole = self.callbacks.after(record, delivery.email, pairs, lane.name)
@@ -128,8 +131,6 @@ class Settler:
             self.delivery_log.note(delivery, delivered, lane)
 
     def _record_of(self, delivery: Delivery, outcomes: list[Outcome]) -> Record:
-        if len(outcomes) == 1 and outcomes[0].fate is _DELIVERED:
-            return Done(delivery.slot)  # nearly always
         return record_of(
             delivery,
             outcomes,
