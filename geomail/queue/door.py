@@ -84,7 +84,7 @@ class Ear:
     def wait(self, timeout_s: float) -> bool:
         """Wait until a door has pushed something, or `timeout_s`; return whether one has.
 
-        Where Redis refuses that for ever, nothing is heard: it costs some seconds, and is said once.
+        Where Redis refuses that for ever, nothing is heard: that costs seconds, and is said once.
         """
         command = ("BLPOP", self._keys.nudge, max(timeout_s, 0.001))
         try:
