@@ -279,17 +279,18 @@ def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], Sequence[str]
             name = f"relay {relay.name}: {member.scheme}://{member.host}:{member.port}"
             yield name, partial(announce, member, relay, hasty)
     if not settings.relays:
-        yield "relays", lambda: ["none: pass --relay URL"]
+        hint = "only tasks are done" if settings.has_tasks else "pass --relay URL"
+        yield "relays", lambda: [f"none: {hint}"]
     if settings.routing:
         yield "routes", partial(routes_shown, settings.routing, settings.relays)
     if listening.wanted(settings):
         from geomail.intake.plates import plates
 
         yield from plates(settings)
-    if settings.has_calls:
-        from geomail.carriers.calls import may_be_called
+    if settings.has_tasks:
+        from geomail.carriers.allowed import looks
 
-        yield "calls", partial(may_be_called, settings)
+        yield from looks(settings)
 
 
 def _look_at_redis(settings: Settings) -> list[str]:

@@ -70,6 +70,20 @@ def test_check_shows_what_may_be_called(folder: Path) -> None:
     assert "calls\n  FAILED: tasks = ['shop']: can't import shop: ModuleNotFoundError" in ended.out
 
 
+def test_check_shows_where_requests_may_go(folder: Path) -> None:
+    allowed = "url_hosts = ['a.example', '*.b.example']\nurl_networks = ['10.0.0.0/8']\n"
+    (folder / "geomail.toml").write_text(allowed)
+    ended = geomail("check", "--redis", NOWHERE)
+    assert ended.out.endswith(
+        "relays\n"
+        "  none: only tasks are done\n"
+        "requests\n"
+        "  hosts: a.example, *.b.example\n"
+        "  networks that are not public: 10.0.0.0/8\n"
+        "  callbacks: unsigned: set callback_secret\n"
+    )
+
+
 def test_a_route_to_nowhere_is_said_before_anything_runs(folder: Path) -> None:
     text = "[relay.east]\nurl = 'smtp://127.0.0.1:1'\n[[route]]\nrecipient = 'a.example'\nrelay = "
     (folder / "geomail.toml").write_text(f"{text}'esat'")
