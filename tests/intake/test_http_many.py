@@ -2,10 +2,16 @@
 
 import json
 import socket
+import tracemalloc
 
 import gevent
 import pytest
 from http_house import LINES, MAIL, House, Open, lines, read_all, until
+
+from geomail.config import Settings
+from geomail.intake.gate import Gate
+from geomail.intake.messages import Many
+from geomail.queue import Link
 
 pytest_plugins = ("http_fixtures",)
 
@@ -54,6 +60,26 @@ def test_ends_of_lines(house: House, body: bytes) -> None:
     told = post(house, body % {b"mail": json.dumps(MAIL).encode()})
     assert [list(one) for one in told] == [["id"], ["id"]]
     assert house.waiting() == 2
+
+
+def test_lines_are_not_held_beside_the_piece_they_came_in(redis_url: str) -> None:
+    gate = Gate(Link(redis_url), Settings())
+    many = Many(
+        gate,
+        None,
+        gate.room.share(),
+        most_bytes=1000,
+        most_jobs=500,
+        room_s=0.0,
+        pay=lambda _jobs: None,
+    )
+    piece = b"\n" * 1_000_000
+    tracemalloc.start()
+    try:
+        assert list(many.feed(piece)) == []
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_line_at_all(house: House) -> None:
