@@ -201,15 +201,15 @@ class Gate:
 
     def _look(self) -> None:
         try:
-            seen = self._gauge.read(self._high_water, timeout_s=_LOOK_TIMEOUT_S)
+            seen = self._gauge.read(self._high_water, timeout_s=_LOOK_TIMEOUT_S, tries=self.is_away)
         except RedisUnusable as error:
             self._note_away(str(error))
             return
         if seen is None:
             self._note_away("Redis does not answer")
             return
-        self._note_away(None)
-        self.depth, pressure = seen
+        self.depth, pressure, why_full = seen
+        self._note_away(why_full or None)
         if pressure != self.pressure:
             log.info("pressure", list=self.queue, is_now=pressure, jobs=self.depth)
         self.pressure = pressure

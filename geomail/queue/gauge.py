@@ -24,16 +24,21 @@ class Gauge:
         self._keys = Keys(name)
         self._connection = link.open("gauge", self._keys.list)
 
-    def read(self, high_water: int, *, timeout_s: float) -> tuple[int, Pressure] | None:
-        """Return how many jobs wait, and what producers are told; None when Redis is away.
+    def read(
+        self, high_water: int, *, timeout_s: float, tries: bool = False
+    ) -> tuple[int, Pressure, str] | None:
+        """Return how many jobs wait, what producers are told, and why nothing can be written, ""
+        when it can, or was not tried (`tries`); None when Redis is away.
 
         Raises RedisUnusable.
         """
         keys = self._keys
         names = (keys.list, keys.arrive, keys.jobs, keys.delayed, keys.dead, keys.pressure)
-        command = ("EVAL", _GAUGE.source, len(names), *names, high_water)
+        command = ("EVAL", _GAUGE.source, len(names), *names, high_water, int(tries))
         reply = self._connection.attempt(*command, timeout_s=timeout_s)
-        return None if reply is None else (reply[0], cast("Pressure", reply[1].decode()))
+        if reply is None:
+            return None
+        return reply[0], cast("Pressure", reply[1].decode()), reply[2].decode()
 
     def close(self) -> None:
         """Hang up."""

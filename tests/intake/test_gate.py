@@ -67,6 +67,25 @@ def test_while_redis_is_away_it_refuses_and_then_takes_again(
     assert gate.submit([mail()])
 
 
+def test_a_full_redis_is_away_until_it_takes_jobs_again(new_gate: NewGate, raw: Any) -> None:
+    gate = new_gate(patience_s=0.5)
+
+    def looks() -> int:
+        return int(raw.info("commandstats")["cmdstat_eval"]["calls"])
+
+    raw.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(Refused, match="OOM"):
+            gate.submit([mail()])
+        enough = looks() + 3
+        until(lambda: looks() >= enough)
+        assert gate.is_away
+    finally:
+        raw.config_set("maxmemory", 0)
+    until(lambda: not gate.is_away)
+    assert gate.submit([mail()])
+
+
 def test_a_closed_gate_refuses(new_gate: NewGate) -> None:
     gate = new_gate()
     waiting = gevent.spawn(gate.submit, [mail()])
