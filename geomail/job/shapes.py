@@ -104,22 +104,32 @@ def job_of(keys: dict[str, object]) -> Job:
 
 def _email(keys: dict[str, object]) -> Email:
     given = _given(keys, _EMAIL)
-    if "body" in given or "html" in given:
-        _settle_body(given)
+    if "html" in given:
+        _settle_html(given)
+    if "body" in given:
+        if "text" in given:
+            raise PayloadError("both `text` and `body` are given: keep one")
+        given["text"] = given.pop("body")
     if "headers" in given:
         _settle_reply_to(given)
     if "raw" in keys:
         _check_raw(keys, given)
-    recipients = given.get("recipients")
-    if not recipients:
-        recipients = [to.addr for to in given.get("to", ())]
-        for key in ("cc", "bcc"):
-            if key in given:
-                recipients += [to.addr for to in given[key]]
-        if not recipients:
-            raise PayloadError("no recipient: `to`, `cc` and `bcc` are empty")
-    given["recipients"] = unique(recipients)
+    if given.get("recipients"):
+        given["recipients"] = unique(given["recipients"])
+    else:
+        given["recipients"] = _everybody(given)
     return Email(**given)
+
+
+def _everybody(given: dict[str, Any]) -> list[str]:
+    people = given.get("to", ())
+    if "cc" in given or "bcc" in given:
+        people = [*people, *given.get("cc", ()), *given.get("bcc", ())]
+    if len(people) == 1:
+        return [people[0].addr]
+    if not people:
+        raise PayloadError("no recipient: `to`, `cc` and `bcc` are empty")
+    return unique([person.addr for person in people])
 
 
 def _http(keys: dict[str, object]) -> HttpTask:
@@ -149,7 +159,8 @@ def _given(keys: dict[str, object], table: Table) -> dict[str, Any]:
             if field in given:
                 raise _twice(keys, table, field)
             given[field] = read(value, key)
-    given.pop("charset", None)
+    if "charset" in given:
+        del given["charset"]
     return given
 
 
@@ -158,19 +169,13 @@ def _is_empty(value: object, key: str) -> bool:
     return value is None or (isinstance(value, str | list | dict) and not whole)
 
 
-def _settle_body(given: dict[str, Any]) -> None:
-    """Make `body` the text, or the HTML when `html` is true; a lone `text` is then the body."""
-    html = given.pop("html", False)
-    body = given.pop("body", None)
+def _settle_html(given: dict[str, Any]) -> None:
+    """Make the body the HTML where `html` is true; a lone `text` is then the body."""
+    html = given.pop("html")
     if html is True:
-        html = given.pop("text", None) if body is None else body
-        body = None
+        html = given.pop("body" if "body" in given else "text", None)
     if isinstance(html, str):
         given["html"] = html
-    if body is not None:
-        if "text" in given:
-            raise PayloadError("both `text` and `body` are given: keep one")
-        given["text"] = body
 
 
 def _settle_reply_to(given: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Letter(msgspec.Struct, frozen=True):
+class Letter(msgspec.Struct, frozen=True, gc=False):
     """An envelope and a finished message; the same job gives the same letter at every try.
 
     `mail_from` is "" for the null sender. `recipients` are ready for `RCPT TO:<...>`. `content` is

@@ -55,7 +55,7 @@ class Slot(msgspec.Struct, eq=False, gc=False):
 
     def let_go(self) -> None:
         """Drop the payload, which Redis keeps: all but a split of it can be settled without."""
-        self.size, self.payload = self.weight, b""
+        self.size, self.payload = len(self.payload) or self.size, b""
 
 
 class Batch(msgspec.Struct, eq=False):
