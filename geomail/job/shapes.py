@@ -159,8 +159,7 @@ def _given(keys: dict[str, object], table: Table) -> dict[str, Any]:
             if field in given:
                 raise _twice(keys, table, field)
             given[field] = read(value, key)
-    if "charset" in given:
-        del given["charset"]
+    given.pop("charset", None)
     return given
 
 

@@ -35,21 +35,22 @@ def with_crlf(data: bytes) -> bytes:
     return data.replace(b"\n", b"\r\n")
 
 
-def text_body(text: str, eight_bit: bool, *, mark: bytes | None = None) -> tuple[str, bytes]:
-    """Return the transfer encoding of `text` and its octets.
+def text_body(text: str, eight_bit: bool, *, mark: bytes) -> tuple[str, bytes]:
+    """Return the transfer encoding of `text` and its octets, for a part of a multipart.
 
-    Where `mark` is given, the octets never contain it (it begins the boundaries, with `=`).
+    The octets never contain `mark` (it begins the boundaries, with `=`).
     """
-    coding, data = _kept_or_made(text, eight_bit)
-    if mark is not None and mark in data and coding != "quoted-printable":
+    coding, data = kept_or_made(text, eight_bit)
+    if mark in data and coding != "quoted-printable":
         return "quoted-printable", quoted_printable(data)
     return coding, data
 
 
-def _kept_or_made(text: str, eight_bit: bool) -> tuple[str, bytes]:
-    """Return coding and octets; those of the last two texts are kept, for bulk has them in common.
+def kept_or_made(text: str, eight_bit: bool) -> tuple[str, bytes]:
+    """Return the transfer encoding of a text that is the whole body, and its octets.
 
-    A text and its HTML are two. 2.5 us a KB where it is the same, and 0.1 us where it is another.
+    Those of the last two texts are kept, for bulk has them in common; a text and its HTML are two.
+    2.5 us a KB where it is the same, and 0.1 us where it is another.
     """
     for kept, was_eight_bit, made in _recent:
         if kept == text and was_eight_bit is eight_bit:

@@ -15,13 +15,13 @@ from functools import lru_cache
 from geomail.errors import PayloadError
 from geomail.job import Address, Email
 from geomail.letter import header, raw
-from geomail.letter.address import domain_of, envelope_form
+from geomail.letter.address import PLAIN, domain_of, envelope_form
 from geomail.letter.date import date
 from geomail.letter.dsn import parameters
 from geomail.letter.letter import Letter
 from geomail.letter.mime import message
 
-_ID = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*").fullmatch
+_ID = re.compile(r"[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*+").fullmatch
 _LONGEST_ID = 64  # a boundary has 70
 _STANDS_IN = {"message-id": "Message-ID", "date": "Date"}
 _NOBODY = ("undisclosed-recipients:;",)
@@ -46,82 +46,70 @@ def compose(
     `redirect_to` gets the letter instead of them, and X-Geomail-To lists them. Raises PayloadError
     with a reason.
     """
-    job_id = id.partition("/")[0]
+    job_id = id.partition("/")[0] if "/" in id else id
     if len(job_id) > _LONGEST_ID or not _ID(job_id):
         raise ValueError(f"id {id!r} can't be the left half of a Message-ID")
-    if email.sender is not None:
-        sender = email.sender
+    sender = email.sender or sender
+    if recipients is None:
+        recipients = email.recipients
     try:
-        targets = tuple(map(envelope_form, email.recipients if recipients is None else recipients))
+        # One plain recipient, who is seldom another one in the header, is looked at once.
+        plain = recipients[0] if len(recipients) == 1 and PLAIN(recipients[0]) else None
+        targets = (plain,) if plain is not None else tuple(map(envelope_form, recipients))
         added = ""
         if redirect_to is not None:
             added = header.field("X-Geomail-To", header.listed(targets))
             targets = (envelope_form(redirect_to),)
-        head, content = _message(email, sender, job_id, first_seen_ms, added, eight_bit)
+        of_sender = _kept_sender if len(sender.name) <= _LONGEST_KEPT_NAME else _sender
+        from_field, domain, mail_from = of_sender(sender.addr, sender.name)
+        message_id = f"Message-ID: <{job_id}@{domain}>\r\n"
+        when = f"Date: {date(first_seen_ms // 1000)}\r\n"
+        if email.raw is None:
+            people = from_field + _to_fields(email, plain)
+            head = _head(email, people, when, message_id, added)
+            content = message(head.encode(), email, job_id, eight_bit)
+        else:
+            head = added
+            content = raw.finish(
+                email.raw, message_id=message_id, date=when, added=added, eight_bit=eight_bit
+            )
     except UnicodeEncodeError as error:
         raise PayloadError(f"a text has a lone surrogate: {error.reason}") from None
-    mail_from = _mail_from(email, sender)
+    if email.return_path is not None:
+        mail_from = envelope_form(email.return_path)
+    elif email.mail_from is not None:
+        mail_from = envelope_form(email.mail_from)
     smtputf8 = not (head.isascii() and mail_from.isascii() and "".join(targets).isascii())
     dsn = None
     if email.dsn is not None:
-        asking = email.recipients if recipients is None else recipients
-        dsn = parameters(email.dsn, asking if redirect_to is None else ())
+        dsn = parameters(email.dsn, recipients if redirect_to is None else ())
     return Letter(mail_from, targets, content, not content.isascii(), smtputf8, dsn)
 
 
-def _mail_from(email: Email, sender: Address) -> str:
-    if email.return_path is not None:
-        return envelope_form(email.return_path)
-    if email.mail_from is not None:
-        return envelope_form(email.mail_from)
-    return _kept_envelope_form(sender.addr)
+def _sender(addr: str, name: str) -> tuple[str, str, str]:
+    """Return what a sender's letters have in common: From field, domain, and reverse path."""
+    from_field = header.field("From", header.addresses([Address(addr, name)]))
+    return from_field, domain_of(addr), envelope_form(addr)
 
 
-_kept_envelope_form = lru_cache(maxsize=256)(envelope_form)
+_kept_sender = lru_cache(maxsize=256)(_sender)
 
 
-def _message(
-    email: Email, sender: Address, job_id: str, first_seen_ms: int, added: str, eight_bit: bool
-) -> tuple[str, bytes]:
-    """Return the header that we wrote, and the whole message."""
-    message_id = f"Message-ID: <{job_id}@{_domain(sender.addr)}>\r\n"
-    when = f"Date: {date(first_seen_ms // 1000)}\r\n"
-    if email.raw is not None:
-        return added, raw.finish(
-            email.raw, message_id=message_id, date=when, added=added, eight_bit=eight_bit
-        )
-    reply_to = ""
+def _head(email: Email, people: str, when: str, message_id: str, added: str) -> str:
+    """Return the header, which begins with the fields of `people`."""
     if email.reply_to:
-        reply_to = header.field("Reply-To", header.addresses(email.reply_to))
+        people += header.field("Reply-To", header.addresses(email.reply_to))
     if email.headers:
         own = _own_fields(email.headers)
         message_id, when = own.get("Message-ID", message_id), own.get("Date", when)
         added = own[""] + added
-    head = (
-        f"{_from_field(sender)}{_to_fields(email)}{reply_to}"
-        f"{header.subject_field(email.subject)}"
-        f"{when}{message_id}{added}MIME-Version: 1.0\r\n"
-    )
-    return head, message(head.encode(), email, job_id, eight_bit)
+    subject = header.subject_field(email.subject)
+    return f"{people}{subject}{when}{message_id}{added}MIME-Version: 1.0\r\n"
 
 
-_domain = lru_cache(maxsize=256)(domain_of)
-
-
-def _from_field(sender: Address) -> str:
-    if len(sender.name) > _LONGEST_KEPT_NAME:
-        return header.field("From", header.addresses([sender]))
-    return _kept_from_field(sender.addr, sender.name)
-
-
-@lru_cache(maxsize=256)
-def _kept_from_field(addr: str, name: str) -> str:
-    return header.field("From", header.addresses([Address(addr, name)]))
-
-
-def _to_fields(email: Email) -> str:
+def _to_fields(email: Email, plain: str | None) -> str:
     if len(email.to) == 1:
-        to = header.mailbox_field("To", email.to[0])
+        to = header.mailbox_field("To", email.to[0], known=plain)
     else:
         to = header.field("To", header.addresses(email.to) if email.to else _NOBODY)
     return to + header.field("Cc", header.addresses(email.cc)) if email.cc else to

@@ -19,7 +19,7 @@ from functools import lru_cache
 from io import BytesIO
 
 from geomail.job import Attachment, Email
-from geomail.letter.body import base64_blocks, has_long_line, text_body, with_crlf
+from geomail.letter.body import base64_blocks, has_long_line, kept_or_made, text_body, with_crlf
 from geomail.letter.header import field, file_name
 
 _OPAQUE = "application/octet-stream"
@@ -32,16 +32,12 @@ def message(head: bytes, email: Email, job_id: str, eight_bit: bool) -> bytes:
         out.write(head)
         out.writelines(_tree(email, f"=_{job_id}", eight_bit))
         return out.getvalue()
-    if email.html is None:
-        return _closed(head, *_text("plain", email.text or "", eight_bit))
-    if email.text is None:
-        return _closed(head, *_text("html", email.html, eight_bit))
-    return b"".join((head, *_tree(email, f"=_{job_id}", eight_bit)))
-
-
-def _closed(head: bytes, text_head: bytes, text: bytes) -> bytes:
-    ending = b"" if not text or text.endswith(b"\r\n") else b"\r\n"
-    return b"".join((head, text_head, text, ending))
+    text, html = email.text, email.html
+    if text is not None and html is not None:
+        return b"".join((head, *_tree(email, f"=_{job_id}", eight_bit)))
+    coding, data = kept_or_made(text or "" if html is None else html, eight_bit)
+    ending = b"" if not data or data.endswith(b"\r\n") else b"\r\n"
+    return b"".join((head, _text_head("plain" if html is None else "html", coding), data, ending))
 
 
 def _tree(email: Email, mark: str, eight_bit: bool) -> Iterable[bytes]:
@@ -70,9 +66,7 @@ def _bodies(
     return [_multipart("alternative", parts, f"{mark}.a")] if len(parts) > 1 else parts
 
 
-def _text(
-    subtype: str, text: str, eight_bit: bool, mark: bytes | None = None
-) -> tuple[bytes, bytes]:
+def _text(subtype: str, text: str, eight_bit: bool, mark: bytes) -> tuple[bytes, bytes]:
     coding, data = text_body(text, eight_bit, mark=mark)
     return _text_head(subtype, coding), data
 
