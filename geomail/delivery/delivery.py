@@ -12,38 +12,17 @@ if TYPE_CHECKING:
     from geomail.queue import Queue, Slot
 
 
-class Delivery:
+class Delivery(msgspec.Struct, eq=False, gc=False):
     """One slot on its way through a lane: an e-mail, and to whom it is left to send."""
 
-    __slots__ = (
-        "email",
-        "queue",
-        "recipients",
-        "returned",
-        "route",
-        "sender",
-        "set_aside",
-        "slot",
-    )
-
-    def __init__(
-        self,
-        queue: "Queue",
-        slot: "Slot",
-        *,
-        email: Email,
-        recipients: Sequence[str],
-        sender: Address,
-        route: str,
-    ) -> None:
-        self.queue = queue
-        self.slot = slot
-        self.email = email
-        self.recipients = recipients
-        self.sender = sender
-        self.route = route
-        self.returned = 0
-        self.set_aside: list[tuple[str, Outcome]] = []  # refused, while others go on
+    queue: "Queue"
+    slot: "Slot"
+    email: Email
+    recipients: Sequence[str]
+    sender: Address
+    route: str
+    returned: int = 0
+    set_aside: list[tuple[str, Outcome]] = []  # refused, while others go on
 
     def is_mine(self) -> bool:
         """Return whether the lease under which this slot was taken is still ours."""
