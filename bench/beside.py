@@ -16,8 +16,11 @@ each, from one core; Redis, the sink and this script share the other. The sink i
 smtp-sink, which answers at once and counts. Timed are SECONDS, which begin WARM seconds after the
 first mail: by the sink's count, and by the CPU time of all processes of the contender. Contenders
 take turns, who begins changes, and medians are compared. After each turn what a contender claims to
-have sent, and what is missing from its list, is held against the sink's count; a difference is an
-error. What can't be had on this machine is skipped, and said.
+have sent, and what is missing from its list, is held against the sink's count. A difference is told
+(Celery, when it is ended, may put back a task that has been sent), and geomail's ends the bench.
+What can't be had on this machine is skipped, and said.
+
+Where others use the cores too, a rate tells little, and the CPU time a mail still something.
 """
 
 import argparse
@@ -56,10 +59,11 @@ _SENDING_ONLY = (peers.nodemailer, peers.slimta)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a turn showed, and what the contender says it has sent."""
+    """What a turn showed, what the contender says it has sent, and what its list lacks."""
 
     run: stand.Run
     claimed: int
+    popped: int | None = None
 
 
 @dataclass(slots=True)
@@ -128,14 +132,17 @@ def _is_wanted(name: str, args: argparse.Namespace) -> bool:
 
 
 def take_turn(contender: Contender) -> stand.Run:
-    """Let it send into a sink of its own; ends the bench when the counts differ."""
+    """Let it send into a sink of its own; ends the bench when geomail has miscounted."""
     with sinks.counted() as sink:
         turn = contender.turn(sink)
         taken = sink.taken()
     told = f"{turn.run.rate:>9,.0f} mails/s {turn.run.cpu_us:8.1f} µs of CPU a mail"
-    print(f"  {contender.kind}  {contender.name:<22}{told}, {taken:,} counted", flush=True)
-    if taken != turn.claimed:
-        raise SystemExit(f"{contender.name} sent {turn.claimed:,}, and the sink took {taken:,}")
+    odd = "" if taken == turn.claimed else f", but {turn.claimed:,} by its own account"
+    if turn.popped not in (None, taken):
+        odd += f", and {turn.popped:,} gone from its list"
+    print(f"  {contender.kind}  {contender.name:<22}{told}, {taken:,} counted{odd}", flush=True)
+    if odd and contender.name == "geomail":
+        raise SystemExit("geomail has miscounted")
     return turn.run
 
 
@@ -167,9 +174,9 @@ def _taking_jobs(args: argparse.Namespace, peer: peers.Peer, sink: sinks.Counted
             process.send_signal(signal.SIGTERM)
             claimed = _claim(peer, process)
         left = link.llen(_LIST) if not peer.push else link.llen("celery") + link.hlen("unacked")
-        if not left or count - left != claimed:
-            raise SystemExit(f"{peer.name}: {count:,} jobs, {left:,} left, {claimed:,} sent")
-        return Turn(run, claimed)
+        if not left:
+            raise SystemExit(f"{peer.name}: the list ran empty before the time was over")
+        return Turn(run, claimed, count - left)
 
 
 def _sending_only(args: argparse.Namespace, peer: peers.Peer, sink: sinks.Counted) -> Turn:
