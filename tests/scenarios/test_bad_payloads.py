@@ -36,7 +36,7 @@ BAD = {
     "PHP nesting": (b"a:1:{i:0;" * 10_000, "deep"),
     "unknown relay": (mail(0, relay="defualt"), "known: default"),
     "no UTF-8": (php({"to": "a@example.org", "subject": b"\xe9t\xe9", "body": "x"}), "UTF-8"),
-    "a call": ({"worker": "clean", "class": "Task", "params": {}}, "only mail"),
+    "a call": ({"worker": "clean", "class": "Task", "params": {}}, "calls are off"),
 }
 
 
