@@ -263,10 +263,6 @@ class Lane:
         self.ready.append(delivery)
         house.staff(self)
 
-    def take(self) -> Delivery | None:
-        """Take the next ready delivery for a sender, or None."""
-        return self.ready.popleft() if self.ready else None
-
     def give_back(self, delivery: Delivery, *, in_front: bool = True) -> None:
         """Put a delivery back: it counts as never taken. Not in front: others are tried first."""
         if self.is_held:

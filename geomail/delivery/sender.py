@@ -273,7 +273,10 @@ class Sender(gevent.Greenlet):  # type: ignore[type-arg] # not subscriptable whe
             is_counted = is_limited and bool(lane.ready)
             delivery = None
             if not is_counted or lane.may_begin(time.monotonic()):
-                delivery = self._taken = onward.pop(0) if onward else lane.take()
+                if onward:
+                    delivery = self._taken = onward.pop(0)
+                elif lane.ready:
+                    delivery = self._taken = lane.ready.popleft()
             if delivery is None:
                 if not is_idle or not self._wait(session):
                     return None

@@ -55,10 +55,9 @@ def refusal(letter: Letter, capabilities: dict[str, str]) -> Reply | None:
 
 def _unsafe(letter: Letter) -> Reply | None:
     """Refuse what would end a command early, or be another one: whoever composed it."""
-    addresses = (letter.mail_from, *letter.recipients)
-    joined = "".join(addresses)
+    joined = letter.mail_from + "".join(letter.recipients)
     if SUSPECT.search(joined) is not None:
-        for address in addresses:
+        for address in (letter.mail_from, *letter.recipients):
             if not is_safe_path(address):
                 return _refuse("5.1.3", f"address {address!r} can't stand in a command")
     if not letter.smtputf8 and not joined.isascii():
