@@ -137,6 +137,21 @@ def test_places_that_become_free_go_round(make: Make, places: Places) -> None:
     assert places.take(routes[2], 0.1)
 
 
+def test_who_has_no_place_is_next(make: Make, places: Places) -> None:
+    make(URL)
+    first, second, third = (make(f"url/{name}:80") for name in "abc")
+    first.heard_at = second.heard_at = 0.0
+    first.ready.extend(map(task, range(50)))
+    assert run(first, 99, 0.0) == 19
+    assert run(second, 1, 0.0) == 1  # the one that is kept
+    second.ready.extend(map(task, range(50)))
+    third.ready.append(task())
+    assert not places.take(second, 0.1)
+    assert not places.take(third, 0.1)
+    places.taken -= 2
+    assert places.next() is third
+
+
 def test_holding_all_holds_each(make: Make) -> None:
     whole, route = make(URL), make("url/a:80")
     whole.hold(on=True)

@@ -30,12 +30,17 @@ LATER = Outcome(Fate.LATER, Blame.MESSAGE, "rcpt", "451 Later", 451)
 NEVER = Outcome(Fate.NEVER, Blame.MESSAGE, "rcpt", "550 No", 550)
 
 
+class _Stopped(RedisClock):
+    """A clock that stands still."""
+
+    def now_ms(self) -> int:
+        return 1_893_456_000_250
+
+
 @pytest.fixture
 def callbacks() -> Callbacks:
     """Callbacks that are on."""
-    clock = RedisClock()
-    clock.set(1_893_456_000_250)
-    return Callbacks(Settings(data="", url_hosts=("shop.example",)), clock)
+    return Callbacks(Settings(data="", url_hosts=("shop.example",)), _Stopped())
 
 
 def slot(**state: Any) -> Slot:
