@@ -7,9 +7,10 @@ written down by whoever settles it, and kept for one to two days.
 
 An idle worker waits for the producers' list by BLMOVE, which sees nothing of this. So it waits for
 `T:nudge` too, by BLPOP on a connection of its own, and each push puts an empty element there where
-none is. Why not otherwise: an element of the producers' list can't be told from a producer's;
-BLMPOP waits for both, but pops, and what a client that died has popped is gone (a nudge may go: the
-next look comes within 5 s); pub/sub wakes all workers for each job, and wants rights of its own.
+none is; so does a take that leaves some of it to others. Why not otherwise: an element of the
+producers' list can't be told from a producer's; BLMPOP waits for both, but pops, and what a client
+that died has popped is gone (a nudge may go: the next look comes within 5 s); pub/sub wakes all
+workers for each job, and wants rights of its own.
 
 Promised: once `submit` returns, the queue answers for the jobs, and an idle worker is on its way.
 """

@@ -255,7 +255,7 @@ class Queue:
         keys = self._keys
         names = [keys.open(lease.worker), keys.batch(lease.worker, seq), keys.jobs, keys.list]
         names += [keys.arrive, keys.pushed, keys.front, keys.delayed, keys.suspects]
-        names += [keys.workers, keys.routes, keys.stats]
+        names += [keys.workers, keys.routes, keys.stats, keys.nudge]
         return names if route is None else [*names, keys.park(route)]
 
     def _batch(self, lease: Lease, seq: int, reply: list[Any]) -> Batch:

@@ -1,6 +1,7 @@
 -- take: give a worker its next batch. The batch's name (worker, seq) is the request's token.
 --
--- KEYS  open:<worker> batch:<worker>:<seq> jobs L arrive pushed front delayed suspects workers routes stats [park:<route>]
+-- KEYS  open:<worker> batch:<worker>:<seq> jobs L arrive pushed front delayed suspects workers routes stats nudge
+--       [park:<route>]
 -- ARGV  worker, seq, n, max bytes, suspects allowed (0|1), route or '', ms until the route may be tried again
 -- Returns  {'FENCED'} · {'USED', last} · {'OK', now, next due or -1, suspects waiting, {up to 16 routes due},
 --          time of the take, characters, slot…}; a slot is a producer's bytes, or {id, job, root's job or false}.
@@ -8,9 +9,11 @@
 -- taken for any seq, and a new one is used up: what was sent under its name before can't come late.
 -- An empty result writes no seq. Order: a share of what is due, front, arrive, pushed and L by turns, the rest
 -- of what is due. A suspect travels alone, and only to a worker that holds nothing.
+-- What it leaves in `pushed` is the next idle worker's, if there is one: a push has woken one of them only.
 -- O(n + bytes); at most n + 1000 references are looked at, lists are read from the tail in doubling chunks.
 local open, batch, jobs, fresh_list, arrive, pushed, front = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local delayed, suspects, workers, routes, stats, park = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+local delayed, suspects, workers, routes, stats, nudge = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+local park = KEYS[14]
 call('HDEL', open, '')
 local worker, seq, n, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -241,6 +244,9 @@ if park then
 end
 if #items > 0 then
   redis.pcall('HINCRBY', stats, 'taken', #items)
+end
+if not park and length[pushed] > (used[pushed] or 0) and redis.pcall('LLEN', nudge) == 0 then
+  redis.pcall('LPUSH', nudge, '')
 end
 if not park then
   note_since(stats, now, length[fresh_list] - (used[fresh_list] or 0) + length[arrive] - (used[arrive] or 0))

@@ -33,6 +33,20 @@ def test_an_idle_worker_is_woken(place: Place, sink: Sink) -> None:
         door.close()
 
 
+def test_what_one_worker_leaves_wakes_the_next(place: Place) -> None:
+    with Sink(delay_s=0.2) as slow:
+        workers = [place.worker(slow, concurrency=2) for _ in range(3)]
+        until(lambda: all(len(one.popper._waits) == 2 for one in workers), "workers that wait")
+        door = Queue(Link(place.server.url))
+        try:
+            began = time.monotonic()
+            door.submit([mail(number) for number in range(100)])
+            until(lambda: all(one.lane.in_hand for one in workers), within_s=20)
+            assert time.monotonic() - began < _LOOK_S / 2
+        finally:
+            door.close()
+
+
 def test_one_nudge_is_kept(place: Place) -> None:
     door = Queue(Link(place.server.url))
     with redis.Redis(port=place.server.port) as raw:
