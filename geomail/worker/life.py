@@ -341,12 +341,12 @@ class Worker:
             unheard = [name for name, kept in fixed.items() if getattr(settings, name) != kept]
             settings = dataclasses.replace(settings, **fixed)
             require_relays(settings)
-            self.admission.configure(settings)
-            self.carriers.configure(settings)
-            self.lanes.configure(settings)
-            self.settler.callbacks.configure(settings)
             if self._doors is not None:
                 self._doors.renew()
+            self.admission.configure(settings)
+            self.carriers.configure(settings)
+            self.lanes.configure(settings)  # the last that may refuse: till then all can go back
+            self.settler.callbacks.configure(settings)
         except GeomailError as error:
             self.admission.configure(self.settings)
             self.carriers.configure(self.settings)

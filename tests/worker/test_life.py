@@ -318,6 +318,27 @@ def test_a_lane_that_is_not_named_any_more_is_no_room(place: Place, sink: Sink, 
         assert old.count == 1
 
 
+class SpoiltDoors:
+    """Doors whose certificate can't be read any more."""
+
+    def renew(self) -> None:
+        raise ConfigError("door_cert: no certificate in it")
+
+
+def test_a_certificate_that_is_none_leaves_all_as_it_was(
+    place: Place, sink: Sink, file: Path
+) -> None:
+    relays(file, default=sink)
+    worker = place.worker(file=file)
+    worker._doors = SpoiltDoors()  # type: ignore[assignment]
+    relays(file, other=sink)
+    worker.hang_up()
+    worker._doors = None
+    place.push(*mails(5))
+    until(lambda: place.held() == 0)
+    assert sink.count == 5
+
+
 @pytest.mark.parametrize("is_named", [True, False])
 def test_ready_mails_of_a_lane_that_goes_away(
     place: Place, sink: Sink, file: Path, is_named: bool
