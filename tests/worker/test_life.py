@@ -325,9 +325,7 @@ class SpoiltDoors:
         raise ConfigError("door_cert: no certificate in it")
 
 
-def test_a_certificate_that_is_none_leaves_all_as_it_was(
-    place: Place, sink: Sink, file: Path
-) -> None:
+def test_a_certificate_that_is_none_changes_nothing(place: Place, sink: Sink, file: Path) -> None:
     relays(file, default=sink)
     worker = place.worker(file=file)
     worker._doors = SpoiltDoors()  # type: ignore[assignment]
