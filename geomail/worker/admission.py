@@ -4,6 +4,7 @@ can't be decoded, no route, no sender      dead, with a reason for the producer'
 relay mx, and DNS has to be asked          waits for it, while all others go on
 several relays by [[route]], or sites      split in Redis, one part a place (sorting.py)
 expired, or older than max_age             dead
+no relay at all: tasks alone are done      delayed, for a worker that has one
 not due yet (send_at)                      delayed; no try is counted
 more recipients than a transaction takes   split in Redis, before anything is sent
 its route's lanes are closed or full       parked in Redis, for whoever has room first
@@ -31,7 +32,7 @@ from geomail.delivery.route import Route, names
 from geomail.delivery.site import Unroutable
 from geomail.delivery.sites import Found
 from geomail.errors import PayloadError
-from geomail.job import Address, CallTask, Email, HttpTask, Job, decode
+from geomail.job import Address, Email, Job, decode
 from geomail.queue import (
     FRESH,
     Dead,
@@ -64,6 +65,7 @@ from geomail.worker.sorting import (
 Answers = Mapping[str, Found]  # of DNS, by domain
 
 _FULL_AGAIN_S = 1.0
+_LEFT_MS = 10_000  # for who has a relay; not at once, or it would come and go for ever
 _GUILTY = 4  # deaths, from which on a task is done alone
 _CLEARED_MS = 1_000  # by then the other suspects have been read
 _NOBODY = Address("")
@@ -88,6 +90,7 @@ class Admission:
         self._shut = Shut(lanes)
         self._claiming: list[tuple[Slot, Job]] = []
         self._searching: dict[int, tuple[Queue, Slot]] = {}
+        self._is_left_told = False
         self._lanes = lanes
         self._carriers = carriers
         self._settler = settler
@@ -219,7 +222,7 @@ class Admission:
         has_time = job.expires_at_ms is not None or job.send_at_ms is not None
         if has_time and self._is_early(queue, slot, job, now_ms):
             return None
-        if not isinstance(job, Email):
+        if not isinstance(job, Email) or not self._settings.relays:
             self._hand_over(queue, slot, job, now_ms)
             return None
         recipients = slot.state.rcpt or job.recipients
@@ -271,7 +274,10 @@ class Admission:
             self._lanes.directs[route.relay].note_met(now)
         self._park(queue, slot, route.name, now)
 
-    def _hand_over(self, queue: Queue, slot: Slot, job: HttpTask | CallTask, now_ms: int) -> None:
+    def _hand_over(self, queue: Queue, slot: Slot, job: Job, now_ms: int) -> None:
+        if isinstance(job, Email):
+            self._leave(queue, slot, job, now_ms)
+            return
         route = self._carriers.route_of(job)
         self._check_age(slot, job, now_ms, route)
         if slot.suspect and slot.deaths < _GUILTY:
@@ -279,6 +285,15 @@ class Admission:
             self._settler.add(queue, Retry(slot, _CLEARED_MS, slot.state))
         elif not self._carriers.put(Task(queue, slot, job=job, route=route.name), route):
             self._park(queue, slot, route.name, time.monotonic())
+
+    def _leave(self, queue: Queue, slot: Slot, job: Email, now_ms: int) -> None:
+        """Leave a mail to workers that have a relay: this one does tasks alone."""
+        self._check_age(slot, job, now_ms, None)
+        if not self._is_left_told:
+            self._is_left_told = True
+            log.warning("mail_left", id=slot.id, hint="no relay is set here: only tasks are done")
+        state = msgspec.structs.replace(slot.state, last="met a worker without any relay")
+        self._settler.add(queue, Retry(slot, _LEFT_MS, state))
 
     def give_back(self, tasks: Sequence[Task]) -> None:
         """Park tasks that were not begun until their route has room."""

@@ -1,6 +1,7 @@
 """URL tasks, from the list to the host and back: what is done, tried again, dead, and told."""
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 
@@ -55,6 +56,21 @@ def test_without_a_relay_tasks_are_done(stage: Stage, web: Web) -> None:
     assert done["relay"] == "url"
     assert done["host"] == f"127.0.0.1:{web.port}"
     assert worker.is_running
+
+
+def test_without_a_relay_mail_is_left_to_who_has_one(stage: Stage, web: Web) -> None:
+    stage.push([mail(0), mail(1, relay="east"), task(web, "/here")])
+    alone = stage.worker(**ALLOWED)
+    alone.says("mail_left")
+    until(lambda: web.times("/here") == 1 and stage.counts().delayed == 2)
+    assert "without any relay" in stage.ask("why", "n0")
+    alone.signal(signal.SIGTERM)
+    assert alone.wait() == 0
+    host = stage.host()
+    stage.worker(relay=host, **ALLOWED)
+    host.has_taken(1)
+    until(lambda: stage.held() == 1)
+    assert "'east' is not known" in stage.dead()[0].reason
 
 
 def test_tasks_are_off_until_hosts_are_allowed(stage: Stage, web: Web) -> None:
