@@ -16,6 +16,7 @@ from geomail.delivery.delivery import Delivery
 from geomail.delivery.lane import Lane
 from geomail.delivery.outcome import Outcome
 from geomail.errors import ConfigError
+from geomail.intake.seldom import Seldom
 from geomail.queue import Slot
 
 
@@ -27,6 +28,9 @@ class DeliveryLog:
         self.is_wanted = path is not None  # there is a file to write to
         self._lines: list[str] = []
         self._file: int | None = None
+        self._is_torn = False  # the file ends within a line of ours
+        self._lost = 0
+        self._say_lost = Seldom(log.error, "delivery_log_lost")
         self.reopen()
 
     def reopen(self) -> None:
@@ -41,6 +45,7 @@ class DeliveryLog:
         if self._file is not None:
             os.close(self._file)
         self._file = fresh
+        self._is_torn = False
 
     def note(self, delivery: Delivery, pairs: Iterable[tuple[str, Outcome]], lane: Lane) -> None:
         """Keep a line for each recipient until the next `write()`."""
@@ -58,11 +63,22 @@ class DeliveryLog:
         if not self._lines or self._file is None:
             return
         lines, self._lines = self._lines, []
+        block = ("\n".join(lines) + "\n").encode()
+        torn, self._is_torn = b"\n" if self._is_torn else b"", False
         try:
-            os.write(self._file, ("\n".join(lines) + "\n").encode())
+            written, why = os.write(self._file, torn + block) - len(torn), "the disk is full"
         except OSError as error:
-            metrics.count("delivery_log_lost", len(lines))
-            log.error("delivery_log_lost", lines=len(lines), path=self._path, why=error.strerror)
+            written, why = -len(torn), error.strerror or str(error)
+        if written < len(block):
+            self._lose(block, written, why)
+
+    def _lose(self, block: bytes, written: int, why: str) -> None:
+        """Say that a block, or its end, is lost; what comes next begins on a line of its own."""
+        lost = block.count(b"\n", max(0, written))
+        self._is_torn = written < 0 or block[max(0, written - 1) : written] not in (b"", b"\n")
+        self._lost += lost
+        metrics.count("delivery_log_lost", lost)
+        self._say_lost(lines_so_far=self._lost, path=self._path, why=why)
 
     def _keep(
         self,
