@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -182,10 +183,16 @@ def _attachment(path: str) -> dict[str, str]:
 
 
 def _content(path: str) -> bytes:
+    from geomail.job.payload import MAX_BYTES
+
     try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # not more: /dev/zero has no end
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{path} is too large: a job has at most {MAX_BYTES:,} bytes")
+    return content
 
 
 def _status(given: Given, settings: Settings) -> int:

@@ -430,3 +430,10 @@ def test_several_workers_share_one_redis_of_ours(folder: Path) -> None:
         assert embedded.listens()
     finally:
         embedded.stop(folder / "data")
+
+
+def test_send_reads_no_more_than_a_job_may_have(folder: Path) -> None:
+    for option in ("--text", "--attach"):
+        ended = geomail("send", "--to", "a@example.org", option, "/dev/zero", "--redis", NOWHERE)
+        assert ended.status == 2
+        assert ended.err == "geomail: /dev/zero is too large: a job has at most 33,554,432 bytes\n"
