@@ -21,7 +21,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from ssl import SSLContext
+from ssl import SSLContext, SSLError
 
 import gevent
 from gevent.event import Event
@@ -60,6 +60,7 @@ class Reception:
         self._accepting: gevent.Greenlet[..., None] | None = None
         self._say_full = Seldom(log.warning, "door_full")
         self._say_failed = Seldom(log.warning, "cannot_accept")
+        self._say_no_tls = Seldom(log.info, "no_tls")
         self._somebody_left = Event()
         self._is_stuck = False  # nobody has left since the last one had to wait for that in vain
         self._guests: dict[_Guest, gevent.Greenlet[..., None]] = {}
@@ -143,8 +144,7 @@ class Reception:
     def _host(self, guest: "_Guest") -> None:
         try:
             if self._tls is not None:
-                guest.sock.settimeout(_HANDSHAKE_S)
-                guest.sock = self._tls.wrap_socket(guest.sock, server_side=True)
+                guest.sock = self._encrypted(guest, self._tls)
             self._converse(guest.sock, guest.host)
         except OSError as error:  # ssl's errors too
             log.debug("guest_lost", host=guest.host, why=error)
@@ -156,6 +156,14 @@ class Reception:
             del self._guests[guest]
             self._is_stuck = False
             self._somebody_left.set()
+
+    def _encrypted(self, guest: "_Guest", tls: SSLContext) -> socket.socket:
+        guest.sock.settimeout(_HANDSHAKE_S)
+        try:
+            return tls.wrap_socket(guest.sock, server_side=True)
+        except SSLError as error:
+            self._say_no_tls(host=guest.host, why=error.reason or error)
+            raise
 
 
 class _Guest:

@@ -52,7 +52,10 @@ def test_documents_and_answers(open_door: OpenDoor, queue: Queue, pem: Path) -> 
     assert len(taken(queue, 503)) == 503
 
 
-def test_who_speaks_no_tls_is_left(open_door: OpenDoor, queue: Queue, pem: Path) -> None:
+def test_who_speaks_no_tls_is_left(
+    open_door: OpenDoor, queue: Queue, pem: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     address = open_door("tcp", door_cert=str(pem))
     with closing(connect(address)) as sock:
         sock.sendall(mail())
@@ -60,6 +63,7 @@ def test_who_speaks_no_tls_is_left(open_door: OpenDoor, queue: Queue, pem: Path)
         with suppress(ConnectionResetError):
             heard = sock.recv(1000)
         assert b'"id"' not in heard
+    assert "no_tls host=127.0.0.1 why=" in caplog.text
     assert queue.counts().waiting == 0
 
 
