@@ -137,20 +137,23 @@ def sink(*argv: str) -> Iterator[str]:
 
 
 def test_check_looks_at_the_doors(folder: Path) -> None:
+    queues = "queue = ['urgent=8', 'bulk']\n"
     doors = "listen_tcp = '{}'\nlisten_smtp = '127.0.0.1:0'\ndoor_logins = 'logins'\n"
     (folder / "logins").write_text("ann:secret\nbo:secret\n")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        (folder / "geomail.toml").write_text(doors.format(address))
+        (folder / "geomail.toml").write_text(queues + doors.format(address))
         said = geomail("check", "--redis", NOWHERE).out
     assert said.endswith(
         f"door tcp: {address}\n"
         "  address: in use, as it is while geomail runs\n"
         "  may send: programs on this machine\n"
+        "  jobs go to: urgent\n"
         "  TLS: no\n"
         "door smtp: 127.0.0.1:0\n"
         "  address: free\n"
         "  may send: who logs in: 2 users in logins\n"
+        "  jobs go to: urgent\n"
         "  TLS: no\n"
     )
 

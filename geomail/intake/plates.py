@@ -3,6 +3,7 @@
     door tcp: 127.0.0.1:9501
       address: free
       may send: whoever shows door_token
+      jobs go to: queue:email
       TLS: no
 
 Read are the same files as when the doors open, so a certificate, logins or an address that would
@@ -32,6 +33,7 @@ def _plate(name: str, address: tuple[str, int], settings: Settings) -> list[str]
     return [
         f"address: {_state_of(name, address)}",
         f"may send: {_who(name, address[0], settings)}",
+        f"jobs go to: {settings.queues[0][0]}",
         f"TLS: {offered}, with door_cert" if has_tls else "TLS: no",
     ]
 
