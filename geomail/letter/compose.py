@@ -52,6 +52,8 @@ def compose(
     sender = email.sender or sender
     if recipients is None:
         recipients = email.recipients
+    if email.raw is not None and not sender.addr:  # its Message-ID, if it has none, needs a domain
+        sender = Address(email.mail_from or email.return_path or recipients[0])
     try:
         # One plain recipient, who is seldom another one in the header, is looked at once.
         plain = recipients[0] if len(recipients) == 1 and PLAIN(recipients[0]) else None

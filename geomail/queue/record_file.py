@@ -84,7 +84,16 @@ class RecordFile:
 
 
 def _reserve(fd: int, room: int) -> None:
-    if hasattr(os, "posix_fallocate"):
+    try:
         os.posix_fallocate(fd, 0, room)
-    elif os.write(fd, bytes(room)) < room:
+    except AttributeError:  # macOS
+        _fill(fd, room)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        _fill(fd, room)
+
+
+def _fill(fd: int, room: int) -> None:
+    if os.write(fd, bytes(room)) < room:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

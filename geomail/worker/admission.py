@@ -47,7 +47,7 @@ from geomail.queue import (
 )
 from geomail.worker.clock import RedisClock
 from geomail.worker.parked import Meetings, Parked
-from geomail.worker.senders import check_redirect, senders_of
+from geomail.worker.senders import check_redirect, require_reverse_path, senders_of
 from geomail.worker.settlement import dead_state, parked_state, postponed, since_ms
 from geomail.worker.settler import Settler
 from geomail.worker.shut import Shut
@@ -240,8 +240,8 @@ class Admission:
         if slot.state is not FRESH or now_ms - slot.first_seen_ms > self._max_age_ms:
             self._check_age(slot, job, now_ms, route)
         sender = job.sender or self._senders[route.name]
-        if sender is None and job.raw is None:
-            raise PayloadError("no sender: the payload has no from; pass --from")
+        if sender is None:
+            require_reverse_path(job)
         delivery = Delivery(queue, slot, job, recipients, sender or _NOBODY, route.name)
         if isinstance(route, Direct):
             site = self._one_site(route, delivery, answers, now)

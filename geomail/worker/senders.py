@@ -5,7 +5,7 @@ What is no address there is a mistake in the settings, and a ConfigError says in
 
 from geomail.config import Relay, Settings
 from geomail.errors import ConfigError, PayloadError
-from geomail.job import Address
+from geomail.job import Address, Email
 from geomail.job.addresses import mailbox
 
 
@@ -19,6 +19,14 @@ def check_redirect(settings: Settings) -> None:
     bare = settings.redirect_to
     if bare is not None and _mailbox(bare, "redirect_to").addr != bare:
         raise ConfigError(f"redirect_to must be an address without a name, not {bare!r}")
+
+
+def require_reverse_path(email: Email) -> None:
+    """Raise PayloadError unless a mail that nobody has signed says itself who gets its bounces."""
+    if email.raw is None:
+        raise PayloadError("no sender: the payload has no from; pass --from")
+    if email.mail_from is None and email.return_path is None:
+        raise PayloadError("no sender: the payload has raw and no mail_from; pass --from")
 
 
 def _sender(settings: Settings, relay: Relay) -> Address | None:

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from letters import check_wire, write
 
 from geomail.errors import PayloadError
-from geomail.job import Email
-from geomail.letter import Letter
+from geomail.job import Address, Email
+from geomail.letter import Letter, compose
 
 DATE = b"Date: Fri, 20 Nov 2026 10:00:00 +0000\r\n"
 MESSAGE_ID = b"Message-ID: <0123456789abcdef.17.3@example.com>\r\n"
@@ -71,6 +71,16 @@ def test_what_is_repaired(raw: bytes, wanted: bytes) -> None:
 def test_what_is_refused(raw: bytes, reason: str) -> None:
     with pytest.raises(PayloadError, match=reason):
         sent(raw)
+
+
+@pytest.mark.parametrize(
+    ("mail_from", "domain"), [("n@shop.example", b"shop.example"), ("", b"x.org")]
+)
+def test_without_a_sender_the_envelope_names_the_domain(mail_from: str, domain: bytes) -> None:
+    email = Email(raw=b"Subject: x\r\n\r\n", mail_from=mail_from, recipients=["a@x.org"])
+    letter = compose(email, id="w.1.2", first_seen_ms=0, sender=Address(""), eight_bit=True)
+    assert letter.mail_from == mail_from
+    assert b"Message-ID: <w.1.2@" + domain + b">\r\n" in letter.content
 
 
 def test_eight_bits_need_a_host_that_takes_them() -> None:

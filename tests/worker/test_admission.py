@@ -1,5 +1,7 @@
 """Admission: when a mail is due, how old it may be, and what no payload can be blamed for."""
 
+import base64
+import json
 import time
 
 import pytest
@@ -27,6 +29,21 @@ def test_age_counts_from_when_a_mail_is_due(place: Place, sink: Sink) -> None:
     place.worker(sink, max_age_s=0.4)
     until(lambda: place.counts().dead == 1 and sink.count == 1)
     assert "451" in place.desk.dead_list(1)[0].reason
+
+
+def test_finished_messages_need_no_sender_but_a_reverse_path(place: Place, sink: Sink) -> None:
+    raw = base64.b64encode(b"Subject: x\r\n\r\n").decode()
+    told: list[dict[str, object]] = [
+        {"mail_from": "n@x.org"},
+        {"mail_from": "<>"},
+        {"return_path": "b@x.org"},
+        {},
+    ]
+    for more in told:
+        place.push(json.dumps({"raw": raw, "rcpt_to": ["a@x.org"]} | more).encode())
+    place.worker(sink, **{"from": ""})
+    until(lambda: sink.count == 3 and place.counts().dead == 1)
+    assert "pass --from" in place.desk.dead_list(1)[0].reason
 
 
 def test_a_fault_of_ours_is_no_dead_letter_and_the_batch_goes_on(
