@@ -194,6 +194,12 @@ def mail(number: int, body: str, relay: str = "", *, domain: str = "example.com"
     return json.dumps(fields | ({"relay": relay} if relay else {})).encode()
 
 
+def distinct(number: int, body: str, relay: str = "") -> bytes:
+    """Return the payload of a mail whose text no other mail has."""
+    begin = f"Order {number}.\n"
+    return mail(number, begin + body[len(begin) :], relay)
+
+
 def both(number: int, body: str, relay: str = "") -> bytes:
     """Return the payload of a mail with text and html, half of `body` each, and non-ASCII."""
     half = body[: len(body) // 2]
@@ -212,7 +218,7 @@ def attached(number: int, body: str, relay: str = "") -> bytes:
     return json.dumps(fields | ({"relay": relay} if relay else {})).encode()
 
 
-KINDS = {"text": mail, "both": both, "attachment": attached}
+KINDS = {"text": mail, "distinct": distinct, "both": both, "attachment": attached}
 
 
 def message(size: int) -> bytes:

@@ -1,6 +1,6 @@
 """Mails a second through one worker, beside Postfix's smtp-source on the same sink.
 
-    python bench/throughput.py [--count 100000] [--size 1024] [--kind text|both|attachment]
+    python bench/throughput.py [--count 100000] [--size 1024] [--kind text|distinct|both|attachment]
                                [--runs 5] [--concurrency 20] [--processes 1]
     python bench/throughput.py --against-nothing      one run of 20,000, for development
 
@@ -20,7 +20,8 @@ smtp-sink keeps no ids, and writing each mail to a file (its -D) would be what i
 lost, none twice is looked at in a run of its own: 20,000 mails into geomail's sink, which records
 every recipient. Counted there are distinct recipients, and those that came more than once.
 
-Kinds of mail: `text`; `both`, text and html with non-ASCII names, words and subject, SIZE in both
+Kinds of mail: `text`, the same in each, as in bulk (geomail encodes it once); `distinct`, another
+text in each; `both`, text and html with non-ASCII names, words and subject, SIZE in both
 together; `attachment`, SIZE bytes in base64 behind a short text. smtp-source sends a text always.
 """
 
