@@ -24,23 +24,23 @@ _MAX_TEXT = 1_000_000
 
 _ATEXT = r"\w!#$%&'*+/=?^`{|}~.\-"
 _is_plain = re.compile(
-    rf"[{_ATEXT}]{{1,64}}@(?:[A-Za-z0-9_-]{{1,63}}\.)*+[A-Za-z0-9_-]{{1,63}}", re.ASCII
+    rf"[{_ATEXT}]{{1,64}}@(?:[A-Za-z0-9_-]{{1,63}}\.)*[A-Za-z0-9_-]{{1,63}}", re.ASCII
 ).fullmatch
 _BEYOND_ASCII = r"\u00a1-\u1fff\u200c\u200d\u2010-\u2027\u2030-\u205e\u2070-\ud7ff\ue000-\U0010ffff"
 _LOCAL = re.compile(
-    rf'[{_ATEXT}{_BEYOND_ASCII}]+|"(?:[^"\\\x00-\x20\x7f-\xa0<>]|\\[^\x00-\x20\x7f-\xa0<>])*+"'
+    rf'[{_ATEXT}{_BEYOND_ASCII}]+|"(?:[^"\\\x00-\x20\x7f-\xa0<>]|\\[^\x00-\x20\x7f-\xa0<>])*"'
 )
 _DOMAIN = re.compile(
-    rf"(?:[A-Za-z0-9_{_BEYOND_ASCII}-]+\.)*+[A-Za-z0-9_{_BEYOND_ASCII}-]+"
+    rf"(?:[A-Za-z0-9_{_BEYOND_ASCII}-]++\.)*[A-Za-z0-9_{_BEYOND_ASCII}-]+"
     r"|\[(?:\d{1,3}(?:\.\d{1,3}){3}|IPv6:[0-9A-Fa-f:.]{2,45})\]",
     re.ASCII,
 )
 _UNFIT = re.compile(
     r"[\x00-\x20\x7f-\xa0\u1680\u2000-\u200b\u2028-\u202f\u205f\u3000\ud800-\udfff<>]"
 )
-_ENTRY = re.compile(r'(?:[^",<]++|"(?:[^"\\]|\\.)*+"|<[^>]*+>)*+')
+_ENTRY = re.compile(r'(?:[^",<]++|"(?:[^"\\]|\\.)*"|<[^>]*+>)*')
 _NAMED = re.compile(r"(.*)<([^<>]*)>", re.DOTALL)
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"')
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 _PERSON_KEYS = frozenset(("email", "name"))
 

@@ -21,7 +21,7 @@ from geomail.errors import PayloadError
 control_in = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]").search
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 _ATEXT_U = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"
-PLAIN = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*+@[A-Za-z0-9.-]{{1,255}}").fullmatch
+PLAIN = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*@[A-Za-z0-9.-]{{1,255}}").fullmatch
 _DOT_ATOM = re.compile(rf"{_ATEXT_U}+(?:\.{_ATEXT_U}+)*").fullmatch
 _DOTS_ANYWHERE = re.compile(rf"(?:{_ATEXT_U}|\.)+").fullmatch
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"').fullmatch

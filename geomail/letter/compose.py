@@ -21,7 +21,7 @@ from geomail.letter.dsn import parameters
 from geomail.letter.letter import Letter
 from geomail.letter.mime import message
 
-_ID = re.compile(r"[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*+").fullmatch
+_ID = re.compile(r"[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*").fullmatch
 _LONGEST_ID = 64  # a boundary has 70
 _STANDS_IN = {"message-id": "Message-ID", "date": "Date"}
 _NOBODY = ("undisclosed-recipients:;",)

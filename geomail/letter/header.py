@@ -35,7 +35,7 @@ _Q = [chr(b) if b in _SAFE else f"={b:02X}" for b in range(256)]
 _Q[0x20] = "_"
 _PERCENT = [chr(b) if chr(b).isalnum() and b < 128 else f"%{b:02X}" for b in range(256)]
 _ATOMS = re.compile(
-    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++)*+"
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++)*"
 ).fullmatch
 _FOLD = re.compile(r" (?=[^ ])").split
 

@@ -9,8 +9,8 @@ with < > or space outside of quotes, is an address, so none of these ever comes 
 import re
 
 # Possessive quantifiers: no input makes these go back and try again.
-_QUOTED = rb'"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*+"'
-_PATH = rb'<(?:@[^\s<>:"]++:)?((?:[^\x00-\x20\x7f<>"]++|' + _QUOTED + rb")*+)>"
+_QUOTED = rb'"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"'
+_PATH = rb'<(?:@[^\s<>:"]++:)?((?:[^\x00-\x20\x7f<>"]++|' + _QUOTED + rb")*)>"
 _PARAMETERS = rb"(?: ([\x20-\x7e\x80-\xff]*))?"
 _MAIL = re.compile(rb"(?i:FROM): ?" + _PATH + _PARAMETERS)
 _RCPT = re.compile(rb"(?i:TO): ?" + _PATH + _PARAMETERS)

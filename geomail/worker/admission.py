@@ -15,8 +15,8 @@ otherwise                                  into the ready queue of the first lan
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-import gevent
 import msgspec
 
 from geomail import log, metrics
@@ -47,6 +47,7 @@ from geomail.queue import (
 )
 from geomail.worker.clock import RedisClock
 from geomail.worker.parked import Meetings, Parked
+from geomail.worker.searches import Searches
 from geomail.worker.senders import check_redirect, require_reverse_path, senders_of
 from geomail.worker.settlement import dead_state, parked_state, postponed, since_ms
 from geomail.worker.settler import Settler
@@ -89,7 +90,7 @@ class Admission:
         self.meetings: defaultdict[Queue, Meetings] = defaultdict(Meetings)
         self._shut = Shut(lanes)
         self._claiming: list[tuple[Slot, Job]] = []
-        self._searching: dict[int, tuple[Queue, Slot]] = {}
+        self._searches = Searches(lanes)
         self._is_left_told = False
         self._lanes = lanes
         self._carriers = carriers
@@ -382,26 +383,15 @@ class Admission:
     def _ask(
         self, direct: Direct, delivery: Delivery, domains: set[str], answers: Answers, now: float
     ) -> None:
-        if not direct.begin_search(domains, delivery.queue.name):
+        then = partial(self._found, delivery, answers)
+        if not self._searches.begin(direct, delivery, domains, then):
             direct.note_met(now)
             self._park(delivery.queue, delivery.slot, direct.name, now)
-            return
-        self._searching[id(delivery)] = delivery.queue, delivery.slot
-        self._lanes.bytes_in_hand += delivery.slot.weight
-        gevent.spawn(self._find, direct, delivery, domains, answers)
 
-    def _find(
-        self, direct: Direct, delivery: Delivery, domains: set[str], answers: Answers
+    def _found(
+        self, delivery: Delivery, answers: Answers, found: dict[str, Found] | Exception
     ) -> None:
         queue, slot = delivery.queue, delivery.slot
-        found: dict[str, Found] | Exception
-        try:
-            found = direct.find(domains, queue.name)
-        except Exception as error:  # noqa: BLE001 - the top of a greenlet
-            found = error
-        self._lanes.bytes_in_hand -= slot.weight
-        if self._searching.pop(id(delivery), None) is None:
-            return  # given back meanwhile
         if isinstance(found, Exception):
             self._postpone(queue, slot, found)
         else:
@@ -411,9 +401,8 @@ class Admission:
 
     def stop_searching(self) -> None:
         """Give back what waits for DNS."""
-        for queue, slot in self._searching.values():
+        for queue, slot in self._searches.stop():
             self.release(queue, slot)
-        self._searching.clear()
 
     # ---- settled at once
 

@@ -232,7 +232,8 @@ EMAILS = st.builds(
     ),
     mail_from=st.none() | ADDRESS,
     recipients=st.lists(TARGET, min_size=1, max_size=3),
-    dsn=st.none() | st.builds(Dsn, st.just(("NEVER",)), st.just("FULL"), TEXT),
+    dsn=st.none()
+    | st.builds(Dsn, st.just(("NEVER",)), st.just("FULL"), TEXT.map(lambda text: text[:25])),
 )
 
 
