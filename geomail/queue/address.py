@@ -58,11 +58,12 @@ class Address:
 def read_url(url: str) -> Address:
     """Read a URL; raises RedisUnusable, without repeating it, when it can't be used."""
     try:
-        split = urlsplit(url)
+        bare, hosts = _apart(url)
+        split = urlsplit(bare)
         if split.fragment:
             raise ValueError("a # that is not written as %23")
         scheme, _, kind = split.scheme.partition("+")
-        address = _read_many(split, scheme, _KINDS[kind]) if kind else _read_one(url, split)
+        address = _read_many(split, hosts, scheme, kind) if kind else _read_one(url, split)
     except (KeyError, ValueError):
         # Not chained: a parser's message may repeat a piece of the password.
         raise RedisUnusable(
@@ -70,6 +71,20 @@ def read_url(url: str) -> Address:
         ) from None
     _check_files(address.options)
     return address
+
+
+def _apart(url: str) -> tuple[str, str]:
+    """Return a URL of several hosts with one in their place, and the hosts.
+
+    Pythons with the check of gh-105704 take no IPv6 address in a list.
+    """
+    scheme, mark, rest = url.partition("://")
+    if "+" not in scheme:
+        return url, ""
+    netloc = re.match(r"[^/?#]*", rest)
+    assert netloc is not None
+    login, at, hosts = netloc[0].rpartition("@")
+    return f"{scheme}{mark}{login}{at}seed{rest[netloc.end() :]}", hosts
 
 
 def _read_one(url: str, split: SplitResult) -> Address:
@@ -83,8 +98,9 @@ def _read_one(url: str, split: SplitResult) -> Address:
     return Address("single", label_of(node), wire, options)
 
 
-def _read_many(split: SplitResult, scheme: str, kind: Kind) -> Address:
-    login, at, hosts = split.netloc.rpartition("@")
+def _read_many(split: SplitResult, hosts: str, scheme: str, named: str) -> Address:
+    kind = _KINDS[named]
+    login, at, _ = split.netloc.rpartition("@")
     seeds = tuple(_read_node(text, _PORTS[kind]) for text in hosts.split(","))
     master, db = _read_path(split.path, kind)
     asked = dict(parse_qsl(split.query, keep_blank_values=True, strict_parsing=bool(split.query)))

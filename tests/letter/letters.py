@@ -5,6 +5,8 @@ from email import message_from_bytes, policy
 from email.header import decode_header
 from email.message import EmailMessage
 from email.utils import getaddresses
+from inspect import signature
+from typing import Any
 
 from geomail.job import Address, Email
 from geomail.letter import Letter, compose
@@ -66,6 +68,12 @@ def parse(letter: Letter) -> EmailMessage:
     return message_from_bytes(letter.content, policy=policy.default)
 
 
+# The strict reading of newer Pythons, also in distributions' older ones, takes no address literal.
+_LENIENT: dict[str, Any] = (
+    {"strict": False} if "strict" in signature(getaddresses).parameters else {}
+)
+
+
 def mailboxes(letter: Letter, name: str) -> list[tuple[str, str]]:
     """Return (name, address) of each mailbox in a field.
 
@@ -73,7 +81,8 @@ def mailboxes(letter: Letter, name: str) -> list[tuple[str, str]]:
     """
     message = message_from_bytes(letter.content, policy=policy.compat32)
     values = ["".join(str(value).splitlines()) for value in message.get_all(name, [])]
-    return [(decoded(phrase), addr) for phrase, addr in getaddresses(values)]
+    found = getaddresses(values, **_LENIENT)
+    return [(decoded(phrase), addr) for phrase, addr in found]
 
 
 def decoded(text: str) -> str:
