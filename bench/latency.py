@@ -29,7 +29,7 @@ import peers
 import sinks
 import stand
 
-_FASTEST = 20_000  # mails a second: more were never seen, so more need not wait
+_FASTEST = 30_000  # mails a second: more were never seen, so more need not wait
 _SPARE_S = 4.0
 _NOOPS = 21
 
