@@ -26,9 +26,9 @@ def test_a_lost_machine(stage: Stage, capsys: pytest.CaptureFixture[str]) -> Non
     stage.push(map(mail, range(20)))
     until(lambda: stage.counts().in_flight >= 2)  # as many as it sends to a host it has just met
     lost.kill()
+    check(stage, pushed=20, delivered=0)  # while nobody moves anything
     other.signal(signal.SIGCONT)
     began = time.monotonic()
-    check(stage, pushed=20, delivered=0)
     host.has_taken(20, within_s=75)
     took_s = time.monotonic() - began
     with capsys.disabled():
