@@ -7,7 +7,8 @@ reply takes the oldest, and a table says what that kind does with it. Replies ar
 counting, never by code or text, so one that nobody awaits ends the connection (Lost), as does any
 byte out of step.
 
-What is said up to READY, smtp.opening knows. Then messages go as transactions:
+What is said up to READY, smtp.opening knows, and smtp.conversation follows it. Then messages go as
+transactions:
 
     begin(letter)   MAIL, RCPT…, DATA, in one group where PIPELINING (RFC 2920) was announced under
                     this very TLS state, one by one otherwise
@@ -33,22 +34,19 @@ from typing import ClassVar
 
 from geomail.errors import ProtocolError
 from geomail.smtp import data, extensions
+from geomail.smtp.conversation import Conversation
 from geomail.smtp.events import (
     Awaited,
     Cause,
     ContentWanted,
     Event,
     Finished,
-    HandshakeWanted,
     Letter,
-    Lost,
     Phase,
     Policy,
     Transaction,
 )
-from geomail.smtp.opening import Opening, Say, Step
-from geomail.smtp.patience import Patience
-from geomail.smtp.reply import ENOUGH, Reply, ReplyReader
+from geomail.smtp.reply import Reply
 
 _FLIGHT_LIMIT = 1 << 20  # bytes of content: no more messages begin above it
 # A member of an Enum is a global of ours where it is asked for with each mail: 6 ns, not 50 to 90.
@@ -57,45 +55,18 @@ _CONTENT, _DATA = Awaited.CONTENT, Awaited.DATA
 _CAN_NOT_CHUNK = frozenset((500, 501, 502, 503, 504))
 
 
-class Client:
-    """One conversation, from the greeting to the end."""
+class Client(Conversation):
+    """One conversation and the transactions in it."""
 
     def __init__(self, policy: Policy, *, under_tls: bool = False) -> None:
-        self.policy = policy
-        self.phase = Phase.OPENING
-        self.capabilities: dict[str, str] = {}
-        self.is_logged_in = False
-        self.mechanism: str | None = None  # of the login
-        self.proved: bool | None = None  # what the proof of chunking has shown, if there was one
+        super().__init__(policy, under_tls=under_tls)
         self.begun = 0
         self.delivered = 0
         self.replies = 0
-        # Lists, for they are short: an empty deque takes 760 bytes, and there are many connections.
         self.unfinished: list[Transaction] = []
-        self.awaited: list[Awaited] = [Awaited.GREETING]
-        self.eight_bit = self.pipelining = self.overlaps = self.chunks = False
-        self.most_mails = self.most_recipients = 0
-        self._opening = Opening(policy, under_tls=under_tls)
-        self._patience = Patience(policy.in_flight)
-        self._reader = ReplyReader()
-        self._out: list[bytes] = []
-        self._queued = 0
         self._written = 0
-        self._answerable = 1  # of `awaited`: what the server can have read
         self._flying = 0  # bytes of content among the unfinished
-        self._held: list[tuple[Awaited, bytes]] = []
         self._needs_reset = False
-        self._events: list[Event] = []
-
-    @property
-    def under_tls(self) -> bool:
-        """True from the handshake on."""
-        return self._opening.under_tls
-
-    @property
-    def greeting(self) -> Reply | None:
-        """The server's first reply."""
-        return self._opening.greeting
 
     @property
     def may_begin(self) -> bool:
@@ -116,11 +87,6 @@ class Client:
     def is_full(self) -> bool:
         """True when it is time to leave: MAILMAX is reached (RFC 9422), or the host's patience."""
         return 0 < self.most_mails <= self.begun or self._patience.is_over
-
-    @property
-    def is_lost(self) -> bool:
-        """True from the Lost event on."""
-        return self.phase is _LOST
 
     # ---- bytes in, bytes out
 
@@ -166,22 +132,6 @@ class Client:
     def sent_whole(self, transaction: Transaction) -> bool:
         """Return whether the kernel took the last byte of the transaction's content."""
         return 0 < transaction.content_end <= self._written
-
-    def cut(self, cause: Cause, text: str) -> list[Event]:
-        """End the conversation for a reason that lies outside it; return the events."""
-        self._lose(cause, text)
-        events, self._events = self._events, []
-        return events
-
-    def _lose(self, cause: Cause, text: str, reply: Reply | None = None) -> None:
-        """End the conversation here: nothing more is written or read."""
-        phase = self.awaited[0] if self.awaited else None
-        self._end(Lost(cause, phase, text, reply))
-
-    def _end(self, lost: Lost) -> None:
-        self.phase = Phase.LOST
-        self._out.clear()
-        self._events.append(self._opening.discreet(lost))
 
     # ---- what the owner of the connection asks for
 
@@ -246,13 +196,6 @@ class Client:
         """
         return extensions.refusal(letter, self.capabilities)
 
-    def tls_started(self) -> None:
-        """Go on after the handshake: forget everything, say EHLO again (RFC 3207 section 4.2)."""
-        if self.phase is not Phase.HANDSHAKE:
-            raise ProtocolError(f"no TLS handshake is due while {self.phase.value}")
-        self.phase = Phase.OPENING
-        self._follow(self._opening.tls_started())
-
     def quit(self) -> None:
         """Say QUIT where it can be heard: between messages, never as content behind a 354."""
         is_idle = not self.awaited and not self.unfinished
@@ -296,15 +239,6 @@ class Client:
                 return
             if self._held and not awaited:
                 self._release()
-
-    def _surplus(self, reply: Reply) -> None:
-        """End the conversation: the server can't have read anything that this would answer."""
-        if self.phase is Phase.HANDSHAKE:
-            self._injected()
-        elif reply.code == 421:
-            self._lose(Cause.REFUSED, str(reply), reply)
-        else:
-            self._lose(Cause.OUT_OF_STEP, f"a reply that nothing asked for: {reply}")
 
     def _on_mail(self, reply: Reply) -> None:
         transaction = self.unfinished[0]
@@ -395,38 +329,6 @@ class Client:
     def _on_quit(self, reply: Reply) -> None:
         self._lose(Cause.CLOSED, str(reply), reply)
 
-    # ---- the opening
-
-    def _follow(self, step: Step) -> None:
-        """Act on what the opening says is next."""
-        if isinstance(step, Say):
-            self.awaited.append(step.awaited)
-            if step.line:
-                self._write(step.line)
-            else:
-                self._answerable += 1
-        elif isinstance(step, Lost):
-            self._end(step)
-        else:
-            self._events.append(step)
-            if isinstance(step, HandshakeWanted):
-                self.phase = Phase.HANDSHAKE
-            else:
-                self._become_ready()
-
-    def _become_ready(self) -> None:
-        self.phase = Phase.READY
-        self._reader.most_kept = ENOUGH
-        found = self.capabilities = self._opening.capabilities
-        self.eight_bit = "8BITMIME" in found
-        self.pipelining = "PIPELINING" in found and self.policy.pipeline != "off"
-        self.overlaps = self.pipelining and self.policy.pipeline == "overlap"
-        self.is_logged_in, self.mechanism = self._opening.is_logged_in, self._opening.mechanism
-        self.chunks, self.proved = self._opening.chunks, self._opening.proved
-        if self.proved is not None:
-            self._patience.was_reset()
-        self.most_mails, self.most_recipients = extensions.limits(found)
-
     # ---- transactions
 
     def _give_up(self, transaction: Transaction) -> None:
@@ -450,36 +352,6 @@ class Client:
         Awaited.RSET: _on_reset,
         Awaited.QUIT: _on_quit,
     }
-
-    # ---- writing, and giving up
-
-    def _command(self, awaited: Awaited, line: bytes) -> None:
-        """Write a command, or hold it until the one before it was answered."""
-        if self.pipelining or not (self.awaited or self._held):
-            self.awaited.append(awaited)
-            self._write(line)
-        else:
-            self._held.append((awaited, line))
-
-    def _release(self) -> None:
-        awaited, line = self._held.pop(0)
-        self.awaited.append(awaited)
-        self._write(line)
-
-    def _write(self, line: bytes) -> None:
-        self._out.append(line)
-        self._queued += len(line)
-
-    def _refused(self, phase: Awaited, reply: Reply) -> None:
-        self._end(Lost(Cause.REFUSED, phase, str(reply), reply))
-
-    def _out_of_step(self, phase: Awaited, reply: Reply) -> None:
-        self._end(Lost(Cause.OUT_OF_STEP, phase, f"unexpected reply: {reply}", reply))
-
-    def _injected(self) -> None:
-        # CVE-2011-0411 and its kin: bytes that came in clear would be read as if under TLS.
-        self._events[:] = [e for e in self._events if not isinstance(e, HandshakeWanted)]
-        self._end(Lost(Cause.TLS, Awaited.STARTTLS, "bytes behind the reply to STARTTLS"))
 
 
 @lru_cache(maxsize=64)
