@@ -80,4 +80,4 @@ class Brake:
         self._is_timed = False
         lane = self._lane
         if lane.ready and not lane.house.is_draining and not lane.house.wake(lane, 1):
-            lane.house.staff_up(lane)
+            lane.house.staffing.staff_up(lane)

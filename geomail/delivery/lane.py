@@ -13,12 +13,6 @@ A lane whose host has not answered a mail yet, or whose route is held, wants lit
 
 What a lane knows of its host outlives connections and failures: how it wants to be talked to
 (ways), how many connections it takes (window), and what it refuses to everybody (refusals).
-
-The Lanes together share one gevent Pool. A lane's share is what is left to it when lanes that want
-less have had what they want; a tenth of the Pool is kept for lanes that hold nothing. When the Pool
-is full and a lane with work has no sender, the connection that is idle longest is closed, or else
-the lane furthest above its share gives one up after the message in hand: a slow host can't starve a
-healthy one.
 """
 
 import sys
@@ -27,6 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from geomail import log, metrics
+from geomail.delivery.crew import Crew
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.health import Health, Trouble
 from geomail.delivery.outcome import Outcome
@@ -42,7 +37,6 @@ if TYPE_CHECKING:
     from geomail.delivery.brake import Brake
     from geomail.delivery.lanes import Lanes
     from geomail.delivery.limits import RouteLimits
-    from geomail.delivery.sender import Sender
 
 _OVERFLOW = 4
 _MOST_ASKED = 256
@@ -54,25 +48,17 @@ Progress = Callable[[Delivery, list[tuple[str, Outcome]], "Lane"], None]
 Refused: TypeAlias = tuple[Delivery, list[Outcome]]
 
 
-class Lane:
+class Lane(Crew):
     """One host: ready deliveries, senders, back-off and window."""
 
     def __init__(self, terms: Terms, house: "Lanes") -> None:
+        super().__init__(house)
         settings = house.settings
         self.terms = terms
         self.name = f"{terms.member.host}:{terms.member.port}"
-        self.house = house
         self.ready: AnyReady[Delivery] = ready_for(house.weights)
-        self.senders: set[Sender] = set()
-        self.idle: dict[Sender, None] = {}  # the one that was busy last comes last
         self.in_hand = 0
         self.low = -1  # with so many in hand the popper wants to know, too
-        self.connecting = 0
-        self.live = 0
-        self.proved = 0  # of those: the host has answered a mail on them
-        self.leaving = 0
-        self.epoch = 0  # failures that were counted
-        self.behind = 0  # senders whose connection is from before the last of them
         self.demand = 0
         self.is_held = False
         self.health = Health(
@@ -403,47 +389,16 @@ class Lane:
             at_least_s=at_least_s,
         )
         if health.strikes > strikes and health.is_probing:
-            self.epoch += 1
-            self.behind = len(self.senders)
+            self.fall_behind()
         if delay_s is None:
             return
         self.house.reopen_later(self, delay_s)
         if health.backoff.is_closed(now):
-            self._dismiss_idle()
+            self.dismiss_idle()
         elif health.is_probing and len(self.ready) > 1 and not self.house.is_draining:
             self.house.stranded(self.empty(but=1))  # not to wait for a probe that may take long
 
-    def _dismiss_idle(self) -> None:
-        """Make idle connections leave: they may be gone too, and would stand for the host later."""
-        for sender in tuple(self.idle):
-            sender.dismiss()
-
-    # ---- its senders
-
-    def add(self, sender: "Sender") -> None:
-        """Note a sender that is about to connect."""
-        sender.epoch = self.epoch
-        self.senders.add(sender)
-
-    def renew(self, sender: "Sender") -> None:
-        """Note that a sender connects again."""
-        self.behind -= sender.epoch < self.epoch
-        sender.epoch = self.epoch
-
-    def discard(self, sender: "Sender") -> None:
-        """Note that a sender has gone."""
-        self.renew(sender)
-        self.senders.discard(sender)
-        self.leaving = min(self.leaving, len(self.senders))
-
-    def idle_now(self, sender: "Sender") -> None:
-        """Note that a sender waits for work."""
-        self.idle[sender] = self.house.idle[sender] = None
-
-    def idle_no_more(self, sender: "Sender") -> None:
-        """Note that it does not."""
-        self.idle.pop(sender, None)
-        self.house.idle.pop(sender, None)
+    # ---- its connections
 
     def prove(self) -> None:
         """Note that the host has answered the first mail on a connection."""

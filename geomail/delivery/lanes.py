@@ -1,22 +1,18 @@
-"""The lanes together: one Pool of senders shared by need, one watchdog, one say in who gets more.
+"""The lanes together: their routes, what the popper asks of them, one watchdog, and the end.
 
-`staff()` starts a sender where a lane has more work than senders and may have one more. A lane that
-only the Pool keeps from it is needy: whenever a sender has left, the lanes that need a first one
-are served, then the others, each kind in turn. The watchdog looks a few times a second at the
-deadline of every session and at who wants how much; nothing else in a message's way holds a timer,
-and nothing that happens to one message looks at all lanes.
+`staff()` wakes a sender for a lane with work, or has one started (staffing says for whom there is
+one). The watchdog looks a few times a second at the deadline of every session and at who wants how
+much; nothing else in a message's way holds a timer, and nothing that happens to one message looks
+at all lanes.
 """
 
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from heapq import nlargest
-from itertools import islice
 
 import gevent
 from gevent.event import Event
-from gevent.pool import Pool
 
 from geomail import log
 from geomail.config import Settings
@@ -26,16 +22,15 @@ from geomail.delivery.delivery import Delivery
 from geomail.delivery.direct import Direct
 from geomail.delivery.lane import Lane, Progress, Report
 from geomail.delivery.limited import Limited
-from geomail.delivery.pace import fair_share
 from geomail.delivery.ranked import relay_route
 from geomail.delivery.route import Route
 from geomail.delivery.sender import Sender
+from geomail.delivery.staffing import Staffing
 from geomail.delivery.transport import Terms
 from geomail.job.payload import MAX_BYTES
 from geomail.queue import Limiter
 
 _WATCH_S = 0.25
-_MAKING_PLACE_S = 1.0
 _GOODBYE_S = 0.5
 
 
@@ -74,17 +69,13 @@ class Lanes:
         if self.has_several_lists:
             self.bytes_of = Counter()
         self.share = settings.concurrency
-        self._pool = Pool(settings.concurrency)
+        self.staffing = Staffing(self)
         self.news = Event()
         self.is_full = False  # somebody waits for room
         self.idle: dict[Sender, None] = {}  # the one that is idle longest comes first
         self.goodbyes: dict[Sender, float] = {}  # who waits for an answer to QUIT, since when
         self.ceilings = CeilingsOf(ceilings)
-        self._needy: tuple[dict[Lane, None], dict[Lane, None]] = ({}, {})  # of a first, of more
         self._alarms = Alarms(self._reopen)
-        self._making_place_until, self._asked = 0.0, 0
-        self._dismissed: set[Sender] = set()
-        self._staffed, self._closed = 0, 0  # lanes with a sender; without, and closed
         self._busy, self._busy_when_shared = 0, 0  # lanes with work
         self.lanes: list[Lane] = []
         self.routes: dict[str, Route] = {}
@@ -230,19 +221,8 @@ class Lanes:
             self._share_anew()
 
     def _share_anew(self) -> None:
-        """Set how many senders a lane may have: what is left where others want less.
-
-        What a lane wanted a moment ago still counts by half: one that is done with all it had in
-        hand gets more in the next moment, and would find its places given away.
-        """
-        for lane in self.lanes:
-            if lane.in_hand or lane.demand:
-                lane.demand = max(min(lane.in_hand, lane.health.window.size), lane.demand // 2)
-        now, before = time.monotonic(), self.share
-        self._closed = sum(not (lane.senders or lane.is_open(now)) for lane in self.lanes)
-        self.share = fair_share(
-            (lane.demand for lane in self.lanes if lane.demand), self.settings.concurrency
-        )
+        """Set how many senders a lane may have: what is left where others want less."""
+        before, self.share = self.share, self.staffing.share()
         self._busy_when_shared = self._busy
         if self.share > before:
             for lane in [lane for lane in self.lanes if lane.ready]:
@@ -254,9 +234,9 @@ class Lanes:
             lane.stir()
         elif lane.idle:
             self.wake(lane, len(lane.ready))
-        # Where a lane has its share, as nearly always, staff_up would find that out for 0.5 us.
+        # Where a lane has its share, as nearly always, staffing would find that out for 0.5 us.
         if len(lane.ready) > lane.connecting and len(lane.senders) < self.share:
-            self.staff_up(lane)
+            self.staffing.staff_up(lane)
 
     def wake(self, lane: Lane, most: int) -> int:
         """Wake idle senders of `lane`, `most` at most; return how many."""
@@ -266,105 +246,6 @@ class Lanes:
             del self.idle[sender]
             sender.wake()
         return found
-
-    def staff_up(self, lane: Lane) -> None:
-        """Start senders for `lane` while it has work for more and may have more."""
-        # Each connection under way will take one of the ready deliveries.
-        while self._may_have_one_more(lane):
-            sender = Sender(lane)
-            self._staffed += not lane.senders
-            lane.add(sender)
-            self._pool.start(sender)
-            sender.rawlink(self._sender_left)  # behind the Pool's own link: it counts no more
-
-    def _may_have_one_more(self, lane: Lane) -> bool:
-        if not self._can_use_one_more(lane):
-            return False
-        senders = len(lane.senders)
-        if not lane.may_connect():
-            return False
-        if self._pool.free_count() > (self._reserve() if senders else 0):
-            return True
-        self._needy[senders > 0][lane] = None
-        self._make_place(for_first=senders == 0)
-        return False
-
-    def _can_use_one_more(self, lane: Lane) -> bool:
-        if len(lane.ready) <= lane.connecting or lane.has_window_full:
-            return False
-        return len(lane.senders) < self.share and lane.health.may_connect(time.monotonic())
-
-    def _staff_needy(self) -> None:
-        """Start senders where only the Pool was in the way, each lane once: it may be so again."""
-        for needy, kept in zip(self._needy, (0, self._reserve()), strict=True):
-            for _ in range(len(needy)):
-                lane = next(iter(needy))
-                is_needy = self._can_use_one_more(lane)
-                if is_needy and self._pool.free_count() <= kept:
-                    self._make_place(for_first=needy is self._needy[0])
-                    break
-                del needy[lane]
-                if is_needy:
-                    self.staff(lane)
-
-    def _sender_left(self, sender: Sender) -> None:
-        lane = sender.lane
-        lane.discard(sender)
-        self._dismissed.discard(sender)
-        self._staffed -= not lane.senders
-        self._asked -= 1
-        if self._asked <= 0:
-            self._making_place_until = 0.0
-        if self.is_draining:
-            return
-        if lane.limits is not None:
-            lane.limits.note_end(time.monotonic())
-        if lane.ready and not lane.is_open(time.monotonic()):
-            self.stranded(lane.empty())
-        if lane.ready:
-            self._needy[len(lane.senders) > 0][lane] = None  # behind those that wait already
-        self._staff_needy()
-        self.news.set()
-
-    def _reserve(self) -> int:
-        """Return how many places are kept for lanes that hold nothing."""
-        without = len(self.lanes) - self._staffed - self._closed
-        if without <= 0 and not self.directs:
-            return 0
-        tenth = max(1, self.settings.concurrency // 10)
-        return tenth if self.directs else min(tenth, without)
-
-    def _make_place(self, *, for_first: bool) -> None:
-        """Ask senders to leave: the longest idle, else one each of the lanes that have most.
-
-        As many as lanes wait, a tenth of the Pool at most; the next are asked when they have left,
-        or take too long. `for_first`: who needs it has none at all, and with more lanes than
-        connections they have to take turns; else only those above their share are asked.
-        """
-        now = time.monotonic()
-        if now < self._making_place_until:
-            return
-        self._making_place_until = now + _WATCH_S  # in vain, not again at once: many lanes
-        waiting = len(self._needy[0 if for_first else 1])
-        most = min(max(1, waiting), max(1, self.settings.concurrency // 10))
-        self._asked = self._dismiss_idle(most) if self.idle else self._ask_rich(most, for_first)
-        if self._asked:
-            self._making_place_until = now + _MAKING_PLACE_S
-
-    def _dismiss_idle(self, most: int) -> int:
-        more = max(0, most - len(self._dismissed))
-        for sender in tuple(islice(self.idle, more)):
-            self._dismissed.add(sender)
-            sender.dismiss()
-        return 1
-
-    def _ask_rich(self, most: int, for_first: bool) -> int:
-        least = 0 if for_first else self.share
-        rich = [lane for lane in self.lanes if _left(lane) > least]
-        asked = nlargest(most, rich, key=_left)
-        for lane in asked:
-            lane.leaving += 1
-        return len(asked)
 
     # ---- time
 
@@ -404,14 +285,14 @@ class Lanes:
         for direct in self.directs.values():
             direct.tidy(now)
         self._share_anew()
-        self._staff_needy()
+        self.staffing.staff_needy()
         self._part(now)
         for lane in [lane for lane in self.lanes if lane.is_silent(now)]:
             lane.fail("connections that have mail are answered nothing", began=now)
 
     def _part(self, now: float) -> None:
         """Wait no more for answers to QUIT where the place is needed."""
-        is_full = any(self._needy)
+        is_full = self.staffing.is_full
         for sender, since in tuple(self.goodbyes.items()):
             if now > since + _GOODBYE_S and (is_full or sender.lane.ready):
                 sender.part()
@@ -445,8 +326,3 @@ class Lanes:
 
     def _unbegun(self) -> list[Delivery]:
         return [delivery for lane in self.lanes for delivery in lane.empty()]
-
-
-def _left(lane: Lane) -> int:
-    """Return how many senders a lane has when those have left that were asked to."""
-    return len(lane.senders) - lane.leaving

@@ -360,7 +360,7 @@ class RouteLimits:
             self._house.wake(lane, awake)
             due -= awake
             if due and len(lane.ready) > awake:
-                self._house.staff_up(lane)
+                self._house.staffing.staff_up(lane)
         return min(longest_s, max(_TICK_S, self._tokens.next_s(now) - now))
 
     # ---- connections

@@ -131,7 +131,7 @@ class Hired(Worker):
         for turn in turns:
             until(partial(self._has, turn), "a connection with no word under way")
         gevent.killall([*self._greenlets, *self.popper._waits.values(), self.lanes._watchdog])
-        self.lanes._pool.kill(timeout=1)
+        self.lanes.staffing._pool.kill(timeout=1)
         for turn in turns:
             turn.release()
         for queue in self.queues:
