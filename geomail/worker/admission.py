@@ -2,7 +2,7 @@
 
 can't be decoded, no route, no sender      dead, with a reason for the producer's author
 relay mx, and DNS has to be asked          waits for it, while all others go on
-several relays by [[route]], or sites      split in Redis, one part a place (sorting.py)
+several relays by [[route]], or sites      split in Redis, one part a place (crossroads.py)
 expired, or older than max_age             dead
 no relay at all: tasks alone are done      delayed, for a worker that has one
 not due yet (send_at)                      delayed; no try is counted
@@ -14,8 +14,7 @@ otherwise                                  into the ready queue of the first lan
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import msgspec
 
@@ -29,8 +28,6 @@ from geomail.delivery.lane import Lane
 from geomail.delivery.lanes import Lanes
 from geomail.delivery.pace import is_too_old
 from geomail.delivery.route import Route, names
-from geomail.delivery.site import Unroutable
-from geomail.delivery.sites import Found
 from geomail.errors import PayloadError
 from geomail.job import Address, Email, Job, decode
 from geomail.queue import (
@@ -46,24 +43,14 @@ from geomail.queue import (
     Split,
 )
 from geomail.worker.clock import RedisClock
+from geomail.worker.crossroads import Answers, Crossroads
 from geomail.worker.parked import Meetings, Parked
-from geomail.worker.searches import Searches
 from geomail.worker.senders import check_redirect, require_reverse_path, senders_of
 from geomail.worker.settlement import dead_state, parked_state, postponed, since_ms
 from geomail.worker.settler import Settler
 from geomail.worker.shut import Shut
 from geomail.worker.signpost import DEFAULT_RELAY, Signpost
-from geomail.worker.sorting import (
-    Place,
-    Sorted,
-    Where,
-    parts_of,
-    place,
-    record_of_sorted,
-    sort,
-)
-
-Answers = Mapping[str, Found]  # of DNS, by domain
+from geomail.worker.sorting import parts_of
 
 _FULL_AGAIN_S = 1.0
 _LEFT_MS = 10_000  # for who has a relay; not at once, or it would come and go for ever
@@ -90,12 +77,19 @@ class Admission:
         self.meetings: defaultdict[Queue, Meetings] = defaultdict(Meetings)
         self._shut = Shut(lanes)
         self._claiming: list[tuple[Slot, Job]] = []
-        self._searches = Searches(lanes)
         self._is_left_told = False
         self._lanes = lanes
         self._carriers = carriers
         self._settler = settler
         self._clock = clock
+        self._crossroads = Crossroads(
+            settings,
+            lanes=lanes,
+            clock=clock,
+            settle=self._settle,
+            park=self._park,
+            found=self._go_on,
+        )
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
@@ -105,7 +99,7 @@ class Admission:
         self._default = None if settings.routing else DEFAULT_RELAY
         self._senders = senders_of(settings)
         self._max_age_ms = settings.max_age_s * 1000.0
-        self._settings = settings
+        self._settings = self._crossroads.settings = settings
 
     def admit_batch(self, queue: Queue, slots: Sequence[Slot]) -> None:
         """Put the deliveries of a batch into lanes, or settle them otherwise."""
@@ -192,6 +186,15 @@ class Admission:
         log.error("admission_broke", id=slot.id, why=repr(error))
         self._settler.add(queue, postponed(slot, error, self._settings))
 
+    def _go_on(self, delivery: Delivery, answers: Answers | Exception) -> None:
+        """Do what `admit` says of a mail for which DNS has been asked."""
+        queue, slot = delivery.queue, delivery.slot
+        if isinstance(answers, Exception):
+            self._postpone(queue, slot, answers)
+        else:
+            now, now_ms = time.monotonic(), self._clock.now_ms()
+            self._place(queue, slot, now, now_ms, job=delivery.email, answers=answers)
+
     def reroute(self, deliveries: list[Delivery]) -> None:
         """Find another place for deliveries whose lane has closed."""
         now = time.monotonic()
@@ -231,7 +234,9 @@ class Admission:
         if self._signpost is not None and job.relay is None:
             relays = self._signpost.relays_of(job, recipients)
             if len(relays) > 1:
-                self._divide(queue, slot, job, recipients, answers, self._signpost)
+                self._check_age(slot, job, now_ms, None)
+                parting = Delivery(queue, slot, job, recipients, _NOBODY, "")
+                self._crossroads.divide(parting, answers, self._signpost)
                 return None
             relay = relays.pop()
         route = self._lanes.routes.get(relay)
@@ -245,7 +250,7 @@ class Admission:
             require_reverse_path(job)
         delivery = Delivery(queue, slot, job, recipients, sender or _NOBODY, route.name)
         if isinstance(route, Direct):
-            site = self._one_site(route, delivery, answers, now)
+            site = self._crossroads.one_site(route, delivery, answers, now)
             if site is None:
                 return None
             route = site
@@ -310,98 +315,9 @@ class Admission:
         known = names(each for name, each in self._lanes.routes.items() if name not in guests)
         return PayloadError(f"relay {relay!r} is not known; known: {known}")
 
-    # ---- to several relays
-
-    def _divide(
-        self,
-        queue: Queue,
-        slot: Slot,
-        job: Email,
-        recipients: Sequence[str],
-        answers: Answers,
-        signpost: Signpost,
-    ) -> None:
-        """Split a job whose recipients go to several relays, or ask DNS for it first."""
-        self._check_age(slot, job, self._clock.now_ms(), None)
-        sender_domain = signpost.sender_domain(job)
-        delivery = Delivery(queue, slot, job, recipients, _NOBODY, "")
-        asking: dict[Direct, set[str]] = {}
-
-        def look(domain: str) -> Where | None:
-            relay = signpost.relay_of(domain, sender_domain)
-            direct = self._lanes.directs.get(relay)
-            if direct is None or direct.is_held:
-                return Place(relay)
-            known = place(relay, direct.site_of(domain, answers))
-            if known is None:
-                asking.setdefault(direct, set()).add(domain)
-            return known
-
-        found, _ = sort(recipients, look, redirect_to=self._settings.redirect_to)
-        for direct, domains in asking.items():
-            self._ask(direct, delivery, domains, answers, time.monotonic())
-            return
-        self._settle_sorted(delivery, found)
-
-    # ---- straight to the recipients' hosts
-
-    def _one_site(
-        self, direct: Direct, delivery: Delivery, answers: Answers, now: float
-    ) -> Route | None:
-        """Return the route to the one site of all recipients.
-
-        None: there are several or none, which is settled, or DNS has to be asked first.
-        """
-        if direct.is_held:
-            self._park(delivery.queue, delivery.slot, direct.name, now)
-            return None
-        found, unknown = sort(
-            delivery.recipients,
-            lambda domain: place(direct.name, direct.site_of(domain, answers)),
-            redirect_to=self._settings.redirect_to,
-        )
-        if unknown:
-            self._ask(direct, delivery, unknown, answers, now)
-            return None
-        where = next(iter(found))
-        if len(found) == 1 and isinstance(where, Place) and where.site is not None:
-            return direct.route_to(where.site, now)
-        self._settle_sorted(delivery, found)
-        return None
-
-    def _settle_sorted(self, delivery: Delivery, found: Sorted) -> None:
-        record = record_of_sorted(
-            delivery,
-            found,
-            settings=self._settings,
-            now_ms=self._clock.now_ms(),
-            chance=self._lanes.chance(),
-        )
-        _tell(delivery, found, record)
-        self._settle(delivery.queue, record, delivery.email)
-
-    def _ask(
-        self, direct: Direct, delivery: Delivery, domains: set[str], answers: Answers, now: float
-    ) -> None:
-        then = partial(self._found, delivery, answers)
-        if not self._searches.begin(direct, delivery, domains, then):
-            direct.note_met(now)
-            self._park(delivery.queue, delivery.slot, direct.name, now)
-
-    def _found(
-        self, delivery: Delivery, answers: Answers, found: dict[str, Found] | Exception
-    ) -> None:
-        queue, slot = delivery.queue, delivery.slot
-        if isinstance(found, Exception):
-            self._postpone(queue, slot, found)
-        else:
-            now, answers = time.monotonic(), {**answers, **found}
-            now_ms, email = self._clock.now_ms(), delivery.email
-            self._place(queue, slot, now, now_ms, job=email, answers=answers)
-
     def stop_searching(self) -> None:
         """Give back what waits for DNS."""
-        for queue, slot in self._searches.stop():
+        for queue, slot in self._crossroads.stop():
             self.release(queue, slot)
 
     # ---- settled at once
@@ -445,13 +361,3 @@ class Admission:
             self._settler.add(queue, record)
         else:
             self._settle(queue, record, job)
-
-
-def _tell(delivery: Delivery, found: Sorted, record: Record) -> None:
-    """Log and count what is settled by where mail goes."""
-    what = {Retry: "deferred", Dead: "dead"}.get(type(record), "split")
-    metrics.count(what)
-    refused = [str(where) for where in found if isinstance(where, Unroutable)]
-    if refused:
-        again_in_s = record.due_in_ms / 1000 if isinstance(record, Retry) else None
-        log.info(what, id=delivery.slot.id, phase="dns", why=refused[0], again_in_s=again_in_s)
