@@ -5,16 +5,12 @@ it is called, so that `--help` costs no network stack. An error is one line on s
 says what to do; 0 is done, 1 failed, 2 wrong usage or configuration.
 """
 
-import base64
-import json
-import mimetypes
 import os
 import secrets
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -138,61 +134,17 @@ def _require_relays(settings: Settings) -> None:
 
 
 def _send(given: Given, settings: Settings) -> int:
-    from geomail import job
+    from geomail import draft
 
-    sources = [given["--text"], given["--html"], *given["--attach"]]
-    if sources.count("-") > 1:
-        raise ConfigError("standard input can be read once: pass - to one option only")
     label = f"send-{secrets.token_hex(6)}"
-    mail = {
-        "id": label,
-        "to": given["--to"],
-        "from": given["--from"],
-        "subject": given["--subject"] or "",
-        "text": _text_of(given["--text"]),
-        "html": _text_of(given["--html"]),
-        "attachments": [_attachment(path) for path in given["--attach"]],
-    }
-    payload = json.dumps({key: value for key, value in mail.items() if value}, ensure_ascii=False)
-    job.decode(payload.encode())
+    payload = draft.payload_of(given, label)
     queue = _queue(settings, patience_s=_STARTS_S)
     try:
-        queue.push([payload.encode()])
+        queue.push([payload])
     except RedisAway as error:
         raise RedisAway(f"{error}; later, `geomail why {label}` tells whether it came in") from None
     _say(f"{label} is on {queue.name}")
     return 0
-
-
-def _text_of(path: str | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return _content(path).decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text: pass it by --attach, or convert it") from None
-
-
-def _attachment(path: str) -> dict[str, str]:
-    name = "stdin" if path == "-" else Path(path).name
-    return {
-        "filename": name,
-        "content": base64.b64encode(_content(path)).decode(),
-        "type": mimetypes.guess_type(name)[0] or "application/octet-stream",
-    }
-
-
-def _content(path: str) -> bytes:
-    from geomail.job.payload import MAX_BYTES
-
-    try:
-        with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)  # not more: /dev/zero has no end
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from None
-    if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path} is too large: a job has at most {MAX_BYTES:,} bytes")
-    return content
 
 
 def _status(given: Given, settings: Settings) -> int:
