@@ -40,9 +40,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("revision", metavar="REV")
     parser.add_argument("--count", type=int, default=30_000)
     parser.add_argument("--runs", type=int, default=5)

@@ -17,7 +17,8 @@ it up at their ends. Then they are jobs for an idle worker, timed from their pus
     popen      beside them: one Python started for each call, importing the same module; 50 calls
 """
 
-import geomail.__main__  # noqa: F401, I001 - patches, before all else
+import ground  # noqa: F401, I001 - says what is missing
+import geomail.__main__  # noqa: F401 - patches, before all else
 
 import argparse
 import dataclasses
@@ -92,9 +93,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--part", choices=_PARTS)

@@ -46,8 +46,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import redis
 import stand
+import redis
 from cutter import Cutter
 from scene import Scene, number_of, wait_for
 
@@ -83,9 +83,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--fault", action="append", choices=FAULTS, metavar="NAME")

@@ -1,20 +1,24 @@
-"""How long one letter takes, beside the standard library's composer: python bench/compose.py
+"""How long one letter takes, beside the standard library's composer.
 
-Each row composes the same letter by both, best of five runs. The standard library is given the
-least it needs for the same message: EmailMessage, set_content, as_bytes with the SMTP policy.
+    python bench/compose.py [--runs 5] [--run-s 0.2]
+
+Each row composes the same letter by both, best of RUNS runs of at least RUN_S seconds. The standard
+library is given the least it needs for the same message: EmailMessage, set_content, as_bytes with
+the SMTP policy.
 """
 
+import argparse
 import os
-import platform
 import timeit
 from collections.abc import Callable
 from email.message import EmailMessage
 from email.policy import SMTP
 
+import stand
+
 from geomail.job import Address, Attachment, Email
 from geomail.letter import compose
 
-RUNS, RUN_S = 5, 0.2
 SENDER = Address("news@example.com", "Müller Nachrichten")
 ANN = Address("ann@example.org")
 JOERG = Address("joerg@example.org", "Jörg Müller")
@@ -25,17 +29,23 @@ ID = "0123456789abcdef.17.3"
 
 
 def main() -> None:
-    """Print the machine and the parameters, then a line a letter."""
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {processor()}, {platform.platform()}")
-    print(
-        f"Python {platform.python_version()}; best of {RUNS} runs of at least {RUN_S} s, one core"
-    )
-    print(f"\n{'letter':<34}{'octets':>9}{'geomail':>12}{'email':>12}{'ratio':>8}")
+    """Print a line a letter."""
+    args = _arguments()
+    stand.introduce(**vars(args))
+    stand.pin(0, stand.WORKERS_CORE)
+    print(f"{'letter':<34}{'octets':>9}{'geomail':>12}{'email':>12}{'ratio':>8}")
     for name, email, eight_bit in letters():
         size = len(by_geomail(email, eight_bit))
-        ours = microseconds(by_geomail, email, eight_bit)
-        theirs = microseconds(by_email, email, eight_bit)
+        ours = microseconds(by_geomail, email, eight_bit, args)
+        theirs = microseconds(by_email, email, eight_bit, args)
         print(f"{name:<34}{size:>9,}{ours:>9.1f} us{theirs:>9.1f} us{theirs / ours:>7.0f}x")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = stand.parser(__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--run-s", type=float, default=0.2)
+    return parser.parse_args()
 
 
 def letters() -> list[tuple[str, Email, bool]]:
@@ -90,21 +100,14 @@ def by_email(email: Email, eight_bit: bool) -> bytes:
     return message.as_bytes()
 
 
-def microseconds(write: Callable[[Email, bool], bytes], email: Email, eight_bit: bool) -> float:
+def microseconds(
+    write: Callable[[Email, bool], bytes], email: Email, eight_bit: bool, args: argparse.Namespace
+) -> float:
     """Return the time of one call."""
     timer = timeit.Timer(lambda: write(email, eight_bit))
     once = timer.timeit(3) / 3
-    number = max(3, int(RUN_S / once))
-    return min(timer.repeat(RUNS, number)) / number * 1e6
-
-
-def processor() -> str:
-    """Return the processor's name, where the system tells."""
-    try:
-        with open("/proc/cpuinfo") as lines:  # noqa: PTH123
-            return next(line.partition(": ")[2].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown processor"
+    number = max(3, int(args.run_s / once))
+    return min(timer.repeat(args.runs, number)) / number * 1e6
 
 
 if __name__ == "__main__":

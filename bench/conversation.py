@@ -36,8 +36,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import sinks
 import stand
+import sinks
 
 from geomail.letter import Letter
 from geomail.queue import Queue
@@ -73,9 +73,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--connections", type=int, default=20)
@@ -150,7 +148,7 @@ def _wire(ports: dict[str, int], args: argparse.Namespace) -> None:
     seen: dict[str, list[dict[str, float]]] = {mode: [] for mode in _MODES}
     for number in range(args.runs):
         for mode in _MODES if number % 2 else reversed(_MODES):
-            told = json.loads(_drive([], ports[mode], mode, args.count, args))
+            told = drive(ports[mode], mode, args.count, args.connections)
             each = {part: told[f"{part}_s"] / args.count * 1e6 for part in ("user", "system")}
             each["rate"] = args.count / told["seconds"]
             seen[mode].append(each)
@@ -163,10 +161,11 @@ def _wire(ports: dict[str, int], args: argparse.Namespace) -> None:
         print(f"wire    {mode}  {parts}; {rate:,.0f} mails/s, median of {args.runs}", flush=True)
 
 
-def _drive(
-    before: Sequence[str], port: int, mode: str, count: int, args: argparse.Namespace
-) -> str:
-    numbers = [str(port), mode, str(args.connections), str(count)]
+def drive(
+    port: int, mode: str, count: int, connections: int, *, before: Sequence[str] = ()
+) -> dict[str, float]:
+    """Run driver.py on the worker's core, behind the words `before`; return what it has used."""
+    numbers = [str(port), mode, str(connections), str(count)]
     done = subprocess.run(
         [*before, sys.executable, str(_DRIVER), *numbers],
         capture_output=True,
@@ -177,7 +176,8 @@ def _drive(
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise SystemExit(f"driver.py failed: {said[-1] if said else done.returncode}")
-    return done.stdout.splitlines()[-1]
+    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 # ---- the calls
@@ -191,7 +191,7 @@ def _calls(strace: str, ports: dict[str, int], args: argparse.Namespace) -> None
         for mode in _MODES:
             calls = []
             for count in (args.traced, 2 * args.traced):
-                _drive(before, ports[mode], mode, count, args)
+                drive(ports[mode], mode, count, args.connections, before=before)
                 calls.append(_table(table))
             calls[1].subtract(calls[0])
             _print_calls(f"calls   {mode}", calls[1], args.traced)

@@ -40,9 +40,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=_description(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(_description())
     parser.add_argument("--part", action="append", choices=tuple(_PARTS))
     parser.add_argument("--quick", action="store_true", help="seconds, and no figures")
     parser.add_argument("--count", type=int, default=50_000, help="jobs in each run")

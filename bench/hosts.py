@@ -56,9 +56,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=_description(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(_description())
     parser.add_argument("--part", action="append", choices=tuple(_PARTS))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--size", type=int, default=1024, help="bytes of a mail's text")

@@ -9,7 +9,8 @@ instant before it writes 250. The first mail makes the connection: it is shown, 
 Then nothing is pushed for REST seconds, and the CPU time of the worker is read before and after.
 """
 
-import geomail.__main__  # noqa: F401, I001 - patches, before all else
+import ground  # noqa: F401, I001 - says what is missing
+import geomail.__main__  # noqa: F401 - patches, before all else
 
 import argparse
 import time
@@ -46,9 +47,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--pause", type=float, default=0.02)
     parser.add_argument("--rest", type=float, default=10.0)

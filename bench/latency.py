@@ -25,9 +25,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import stand
 import peers
 import sinks
-import stand
 
 _FASTEST = 30_000  # mails a second: more were never seen, so more need not wait
 _SPARE_S = 4.0
@@ -53,9 +53,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--rtt-ms", type=_numbers, default=[0.0, 1.0, 10.0, 50.0])
     parser.add_argument("--connections", type=int, default=20)
     parser.add_argument("--in-flight", type=int, default=8)

@@ -10,7 +10,8 @@ time nothing is pushed for REST seconds, and the CPU time of the worker and of R
 told; then 50 mails to `open`, one by one, from LPUSH to 250.
 """
 
-import geomail.__main__  # noqa: F401, I001 - patches, before all else
+import ground  # noqa: F401, I001 - says what is missing
+import geomail.__main__  # noqa: F401 - patches, before all else
 
 import argparse
 import resource
@@ -75,9 +76,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--mails", type=int, default=1_000_000)
     parser.add_argument("--met", type=int, default=20_000)
     parser.add_argument("--routes", type=int, default=100_000)

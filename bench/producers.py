@@ -11,7 +11,8 @@ and are not counted. With --apart the doors are those of another process, `geoma
 can't be had (phpredis) is skipped, and said.
 """
 
-import geomail.__main__  # noqa: F401, I001 - patches, before all else
+import ground  # noqa: F401, I001 - says what is missing
+import geomail.__main__  # noqa: F401 - patches, before all else
 
 import argparse
 import subprocess
@@ -97,9 +98,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--pause", type=float, default=0.02)
     parser.add_argument("--only", action="append", default=[], choices=[*_WAYS], metavar="NAME")

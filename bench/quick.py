@@ -1,16 +1,18 @@
 """The quick set: what a change may have made slower, in under five minutes.
 
-    python bench/quick.py
+    python bench/quick.py [--list]
 
 Each line is one of the benches with few mails and few runs, as anybody could type it: enough to see
 a tenth, too little to publish. `scripts/bench --against REV` compares with another revision, and
-the long forms are in bench/README.md.
+the long forms are in bench/README.md. `--list` shows the lines, and runs nothing.
 """
 
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import stand
 
 _HERE = Path(__file__).parent
 _SET = (
@@ -26,6 +28,11 @@ _SET = (
 
 def main() -> int:
     """Run all, one after the other; return 1 when one of them failed."""
+    parser = stand.parser(__doc__)
+    parser.add_argument("--list", action="store_true")
+    if parser.parse_args().list:
+        print("\n".join(f"python bench/{line}" for line in _SET))
+        return 0
     began, failed = time.monotonic(), []
     for line in _SET:
         print(f"\n=== python bench/{line}", flush=True)

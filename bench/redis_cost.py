@@ -31,8 +31,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import redis
 import stand
+import redis
 
 from geomail.queue import FRESH, Dead, Done, JobState, Queue, Record, Retry, Slot
 from geomail.queue.keys import Keys
@@ -63,9 +63,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--count", type=int, default=50_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--depth", type=int, default=1_000_000)

@@ -17,8 +17,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import redis
 import stand
+import redis
 from cutter import Cutter
 from redis.backoff import NoBackoff
 from redis.retry import Retry

@@ -52,9 +52,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--part", action="append", choices=tuple(_PARTS))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--count", type=int, default=6_000)

@@ -7,6 +7,9 @@ Rate and CPU time are those of the mails settled in between; Python's start is n
 first round trips of a connection would count too, the looks lie in the middle of the work instead.
 """
 
+import ground  # noqa: F401, I001 - says what is missing
+
+import argparse
 import base64
 import functools
 import json
@@ -44,10 +47,21 @@ _LINE = "It was the best of times, it was the worst of times.\n"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run showed: mails settled a second, CPU time of the worker a mail in µs."""
+    """What one run showed: mails settled a second, CPU time of the worker a mail in µs.
+
+    `system_us`: the kernel's part of that, where it was looked at.
+    """
 
     rate: float
     cpu_us: float
+    system_us: float = 0.0
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a command line whose --help is the head of the bench's file."""
+    return argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def introduce(**parameters: object) -> None:
@@ -79,19 +93,29 @@ def on_core(core: int) -> Callable[[], None]:
 
 def cpu_s(pid: int) -> float:
     """Return the CPU time that a process has used so far, to a hundredth of a second."""
-    # The name, which may hold anything, ends with the last parenthesis.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(_times_s(pid))
 
 
 def family_cpu_s(pid: int) -> float:
     """Return the CPU time of a process and of those it has started, and they, while they live."""
-    used = cpu_s(pid)
+    return sum(_family_times_s(pid))
+
+
+def _family_times_s(pid: int) -> tuple[float, float]:
+    user_s, system_s = _times_s(pid)
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in file.read_text().split():
             with suppress(OSError):
-                used += family_cpu_s(int(child))
-    return used
+                childs = _family_times_s(int(child))
+                user_s, system_s = user_s + childs[0], system_s + childs[1]
+    return user_s, system_s
+
+
+def _times_s(pid: int) -> tuple[float, float]:
+    # The name, which may hold anything, ends with the last parenthesis.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    a_tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    return int(fields[11]) * a_tick_s, int(fields[12]) * a_tick_s
 
 
 @contextmanager
@@ -254,16 +278,14 @@ def watch(queue: Queue, process: Worker, count: int) -> Run:
         if ended.at_s > moved_s + _PATIENCE_S:
             missing = before.delivered + count - ended.delivered
             raise SystemExit(f"stuck, {missing:,} are missing: {process.last_words()}")
-    mails = ended.delivered - began.delivered
-    return Run(
-        rate=mails / (ended.at_s - began.at_s), cpu_us=(ended.cpu_s - began.cpu_s) / mails * 1e6
-    )
+    return _run_between(began, ended)
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
     at_s: float
-    cpu_s: float
+    user_s: float
+    system_s: float
     taken: int
     delivered: int
     waiting: int
@@ -286,19 +308,25 @@ def watch_midway(queue: Queue, process: Worker, *, warm_s: float, timed_s: float
     ended = _look(queue, process)
     if not ended.waiting:
         raise SystemExit("the list ran empty before the time was over: too few were pushed")
+    return _run_between(began, ended)
+
+
+def _run_between(began: _Look, ended: _Look) -> Run:
     mails = max(1, ended.delivered - began.delivered)
-    return Run(
-        rate=mails / (ended.at_s - began.at_s), cpu_us=(ended.cpu_s - began.cpu_s) / mails * 1e6
-    )
+    system_us = (ended.system_s - began.system_s) / mails * 1e6
+    user_us = (ended.user_s - began.user_s) / mails * 1e6
+    return Run(mails / (ended.at_s - began.at_s), user_us + system_us, system_us)
 
 
 def _look(queue: Queue, process: Worker) -> _Look:
     counts = queue.counts()
     if not process.is_running():
         raise SystemExit(f"the worker has ended: {process.last_words()}")
-    cpu_s = family_cpu_s(process.pid)  # with `--processes` the workers are its children
+    # With `--processes` the workers are its children.
+    user_s, system_s = _family_times_s(process.pid)
     taken, delivered = counts.stats.get("taken", 0), counts.stats.get("delivered", 0)
-    return _Look(time.monotonic(), cpu_s, taken, delivered, counts.list + counts.arrive)
+    waiting = counts.list + counts.arrive
+    return _Look(time.monotonic(), user_s, system_s, taken, delivered, waiting)
 
 
 def median(values: Sequence[float]) -> float:

@@ -42,13 +42,13 @@ def main() -> None:
     stand.introduce(**vars(args))
     with stand.smtp_sink() as port:
         if args.against_nothing:
-            _geomail(port, args, 1)
+            geomail(port, args, 1)
             return
         stand.need("smtp-source")
         ours, theirs = [], []
         for number in range(1, args.runs + 1):
-            turns = [lambda n=number: ours.append(_geomail(port, args, n))]
-            turns.append(lambda n=number: theirs.append(_smtp_source(port, args, n)))
+            turns = [lambda n=number: ours.append(geomail(port, args, n)[0])]
+            turns.append(lambda n=number: theirs.append(smtp_source(port, args, n)))
             for turn in turns if number % 2 else reversed(turns):
                 turn()
     rate, their_rate = stand.median([run.rate for run in ours]), stand.median(theirs)
@@ -59,9 +59,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--kind", choices=list(stand.KINDS), default="text")
@@ -72,16 +70,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _geomail(port: int, args: argparse.Namespace, number: int) -> stand.Run:
+def geomail(port: int, args: argparse.Namespace, number: int) -> tuple[stand.Run, float]:
+    """Deliver to `port`, print it as the run of that number; return the peak memory in MB, too."""
     with stand.fresh_queue() as (queue, url, folder):
         stand.push(queue, args.count, size=args.size, kind=args.kind)
         flags = ["--relay", f"smtp://127.0.0.1:{port}", "--redis", url, *_flags(args)]
         with stand.worker(folder, flags, cores=_cores(args)) as worker:
             run = stand.watch(queue, worker, args.count)
             told = f"{run.rate:>9,.0f} mails/s  {run.cpu_us:6.1f} µs of CPU a mail"
-            print(f"run {number}  geomail      {told}  {worker.peak_mb():,.0f} MB", flush=True)
+            peak_mb = worker.peak_mb() or 0.0
+            print(f"run {number}  geomail      {told}  {peak_mb:,.0f} MB", flush=True)
             worker.drain()
-    return run
+    return run, peak_mb
 
 
 def _flags(args: argparse.Namespace) -> list[str]:
@@ -92,7 +92,8 @@ def _cores(args: argparse.Namespace) -> list[int]:
     return stand.CORES if args.processes > 1 else [stand.WORKERS_CORE]
 
 
-def _smtp_source(port: int, args: argparse.Namespace, number: int) -> float:
+def smtp_source(port: int, args: argparse.Namespace, number: int) -> float:
+    """Send by smtp-source to `port`, print it as the run of that number; return mails a second."""
     connections = args.concurrency * args.processes
     rate = stand.smtp_source(port, count=args.count, size=args.size, concurrency=connections)
     print(f"run {number}  smtp-source  {rate:>9,.0f} mails/s", flush=True)

@@ -18,7 +18,8 @@
 Needs trustme for the certificates: `pip install trustme`.
 """
 
-import geomail.__main__  # noqa: F401, I001 - patches, before all else
+import ground  # noqa: F401, I001 - says what is missing
+import geomail.__main__  # noqa: F401 - patches, before all else
 
 import argparse
 import ssl
@@ -60,9 +61,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--part", action="append", choices=tuple(_PARTS))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--count", type=int, default=50_000)

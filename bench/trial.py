@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import redis
 import stand
+import redis
 from farm import Arrival, Farm, Plan, farm
 
 from geomail.demo.processes import Worker

@@ -9,7 +9,8 @@ server's time alone would take. Both come three times: the connections of the fi
 `flat out`: MANY jobs to a server that answers at once, rate and CPU time of the worker a task.
 """
 
-import geomail.__main__  # noqa: F401, I001 - patches, before all else
+import ground  # noqa: F401, I001 - says what is missing
+import geomail.__main__  # noqa: F401 - patches, before all else
 
 import argparse
 import json
@@ -53,9 +54,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stand.parser(__doc__)
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=100)
     parser.add_argument("--answer-ms", type=float, default=200.0)

@@ -23,8 +23,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import cycle
 
-import redis
 import stand
+import redis
 from farm import Plan, need_files
 from name_server import name_server
 from trial import Pace, Trial, aim, trial

@@ -20,8 +20,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import redis
 import stand
+import redis
 from farm import Arrival, Plan
 from trial import Books, Trial, aim, mails, trial
 

@@ -23,6 +23,10 @@ import stand
 _HERE = Path(__file__).parent
 _PATIENCE_S = 60.0
 _WITH_PKG_RESOURCES = "setuptools>=75,<81"  # which python-slimta imports
+WAYS = {  # of composing, in mails.py
+    "EmailMessage": "as documented",
+    "MIMEText": "tuned further",
+}
 _PHP_TUNED = (
     "-dopcache.enable_cli=1",
     "-dopcache.jit_buffer_size=64M",
@@ -122,29 +126,30 @@ def slimta() -> Peer:
     return Peer(_named(python, "python-slimta"), use, [python, str(_HERE / "slimta_pool.py")], {})
 
 
-def redis_smtplib() -> Peer:
+def redis_smtplib(way: str) -> Peer:
     """Return redis-py (with hiredis) and smtplib in threads, popping jobs; raises Missing."""
-    return _smtplib_jobs("threads", "a thread a connection", [])
+    return _smtplib_jobs("threads", "a thread a connection", way)
 
 
-def redis_gevent() -> Peer:
+def redis_gevent(way: str) -> Peer:
     """Return the same in greenlets; raises Missing."""
-    return _smtplib_jobs("gevent", "all patched, a greenlet a connection", ["gevent"])
+    return _smtplib_jobs("gevent", "all patched, a greenlet a connection", way)
 
 
-def _smtplib_jobs(how: str, use: str, behind: Sequence[str]) -> Peer:
+def _smtplib_jobs(how: str, use: str, way: str) -> Peer:
     python = _environment("jobs", "redis[hiredis]", "gevent")
-    use = f"{use}; {_named(python, 'redis')} with hiredis, RPOP of ten"
+    use = f"{use}; {_named(python, 'redis')} with hiredis, RPOP of ten; {WAYS[way]}"
     command = [python, str(_HERE / "smtplib_jobs.py")]
-    return Peer(f"smtplib + {how}", use, command, {}, behind)
+    return Peer(f"smtplib + {how}, {way}", use, command, {}, [how, way])
 
 
-def redis_aiosmtplib() -> Peer:
+def redis_aiosmtplib(way: str) -> Peer:
     """Return redis.asyncio and aiosmtplib on uvloop, popping jobs; raises Missing."""
     python = _environment("aiosmtplib-jobs", "aiosmtplib", "uvloop", "redis[hiredis]")
     use = f"a task a connection; {_named(python, 'uvloop')}, redis.asyncio, hiredis, RPOP of ten"
     command = [python, str(_HERE / "aiosmtplib_jobs.py")]
-    return Peer(_named(python, "aiosmtplib"), use, command, {})
+    name = f"{_named(python, 'aiosmtplib')}, {way}"
+    return Peer(name, f"{use}; {WAYS[way]}", command, {}, [way])
 
 
 def celery_processes() -> Peer:

@@ -1,6 +1,7 @@
 """redis.asyncio and aiosmtplib on uvloop: RPOP of ten, compose, send; a task and connection each.
 
-PORT CONNECTIONS REDIS_PORT.
+PORT CONNECTIONS REDIS_PORT, and `EmailMessage` behind them for mails composed as its documentation
+says (mails.py).
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import uvloop
 async def main(port: int, connections: int, redis_port: int) -> None:
     """Send what is on the list until SIGTERM, and tell how many that were."""
     link = redis.asyncio.Redis(port=redis_port, max_connections=connections)
+    send = mails.way(sys.argv[4:])
     sent, is_over = [0] * connections, asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, is_over.set)
 
@@ -27,8 +29,7 @@ async def main(port: int, connections: int, redis_port: int) -> None:
         async with client:
             while not is_over.is_set():
                 for payload in await link.rpop(mails.LIST, mails.AT_ONCE) or ():
-                    address, content = mails.compose(payload)
-                    await client.sendmail(mails.SENDER, [address], content)
+                    await send(client, payload)
                     sent[number] += 1
 
     await asyncio.gather(*(deliver(number) for number in range(connections)))

@@ -3,7 +3,8 @@
 REDIS_PORT push: makes a task of each line of the standard input. PORT CONNECTIONS REDIS_PORT POOL:
 a worker with that many processes or greenlets, as Celery's guide on optimizing advises for many
 short tasks: much prefetched, no results, no rate limits, no gossip, no events, early acknowledgment
-(a worker that is killed loses what it had begun). Jobs are taken by kombu, one BRPOP each.
+(a worker that is killed loses what it had begun). Jobs are taken by kombu, one BRPOP each, of one
+list (without priorities).
 """
 
 import sys
@@ -25,6 +26,7 @@ app = Celery("bench")
 app.conf.update(
     task_ignore_result=True,
     task_store_errors_even_if_ignored=False,
+    broker_transport_options={"priority_steps": [0]},
     worker_prefetch_multiplier=128,
     worker_disable_rate_limits=True,
     worker_send_task_events=False,
@@ -36,12 +38,11 @@ _idle: "queue.SimpleQueue[smtplib.SMTP]" = queue.SimpleQueue()
 @app.task(name="deliver")
 def deliver(payload: str) -> None:
     """Send one mail over a connection that nobody uses at the moment, or a new one."""
-    address, content = mails.compose(payload)
     try:
         client = _idle.get_nowait()
     except queue.Empty:
         client = smtplib.SMTP("127.0.0.1", app.conf.bench_port, local_hostname="bench.example.com")
-    client.sendmail(mails.SENDER, [address], content)
+    mails.tuned(client, payload)
     _idle.put(client)
 
 

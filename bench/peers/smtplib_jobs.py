@@ -1,11 +1,12 @@
 """redis-py and smtplib: RPOP of ten, compose, send; a thread and a kept connection each.
 
-PORT CONNECTIONS REDIS_PORT, and `gevent` behind them: the same with greenlets instead of threads.
+PORT CONNECTIONS REDIS_PORT, and behind them `gevent` for greenlets instead of threads, and
+`EmailMessage` for mails composed as Python's documentation says (mails.py).
 """
 
 import sys
 
-if sys.argv[4:] == ["gevent"]:
+if "gevent" in sys.argv[4:]:
     from gevent import monkey
 
     monkey.patch_all()
@@ -23,6 +24,7 @@ import redis
 def main(port: int, connections: int, redis_port: int) -> None:
     """Send what is on the list until SIGTERM, and tell how many that were."""
     link = redis.Redis(port=redis_port, max_connections=connections)
+    send = mails.way(sys.argv[4:])
     sent, is_over = [0] * connections, threading.Event()
     trouble: list[Exception] = []
     signal.signal(signal.SIGTERM, lambda *_: is_over.set())
@@ -31,8 +33,7 @@ def main(port: int, connections: int, redis_port: int) -> None:
         with smtplib.SMTP("127.0.0.1", port, local_hostname="bench.example.com") as client:
             while not is_over.is_set():
                 for payload in link.rpop(mails.LIST, mails.AT_ONCE) or ():
-                    address, content = mails.compose(payload)
-                    client.sendmail(mails.SENDER, [address], content)
+                    send(client, payload)
                     sent[number] += 1
 
     def run(number: int) -> None:
