@@ -21,6 +21,9 @@ import stand
 import farm
 from name_server import name_server
 
+from geomail.demo.processes import Worker
+from geomail.queue import Queue
+
 _HOSTS = 16
 _AT_ONCE = 500
 _LOOK_S, _TELL_S = 0.5, 10.0
@@ -101,7 +104,7 @@ def _address(number: int) -> str:
     return f"127.0.1.{number + 1}"
 
 
-def _watch(queue: stand.Queue, worker: stand.Worker, count: int) -> None:
+def _watch(queue: Queue, worker: Worker, count: int) -> None:
     """Wait until every mail is delivered or parked for a host of its own."""
     began = told_at = time.monotonic()
     peak_mb = 0.0
@@ -124,7 +127,7 @@ def _watch(queue: stand.Queue, worker: stand.Worker, count: int) -> None:
         time.sleep(_LOOK_S)
 
 
-def _rss_mb(worker: stand.Worker) -> float:
+def _rss_mb(worker: Worker) -> float:
     pages = int(Path(f"/proc/{worker.pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 

@@ -18,6 +18,7 @@ import time
 import stand
 from gevent.event import AsyncResult
 
+from geomail.demo.processes import Worker
 from geomail.queue import Queue
 from geomail.sink import Sink
 
@@ -70,10 +71,12 @@ def _send_one(queue: Queue, arrived: _Arrivals, number: int, pause_s: float) -> 
     job = stand.mail(number, stand.text_of(1024))
     began = time.perf_counter()
     queue.push([job])
-    return arrived.next.get(timeout=_PATIENCE_S) - began
+    at = arrived.next.get(timeout=_PATIENCE_S)
+    assert at is not None
+    return at - began
 
 
-def _share(worker: stand.Worker, rest_s: float) -> float:
+def _share(worker: Worker, rest_s: float) -> float:
     before_s, began = worker.cpu_s(), time.monotonic()
     time.sleep(rest_s)
     after_s, lasted_s = worker.cpu_s(), time.monotonic() - began

@@ -269,7 +269,8 @@ class Program:
 
     def _answer_in_turn(self, connection: Connection, answers: list[Answer]) -> None:
         """Answer one by one; what is due in one moment is said in one piece."""
-        text, taken, when = b"", [], max(time.monotonic(), connection.free_at)
+        text, when = b"", max(time.monotonic(), connection.free_at)
+        taken: list[int] = []
         for reply, number in answers:
             due = self._due_at(connection.host, when, is_mail=number != _NO_MAIL)
             if due > when and text:

@@ -23,6 +23,7 @@ from pathlib import Path
 import stand
 from gevent.event import AsyncResult
 
+from geomail.demo.processes import Worker
 from geomail.queue import FRESH, Park, Queue
 from geomail.sink import Sink
 
@@ -94,7 +95,7 @@ class _Arrivals:
         self.next.set(time.perf_counter())
 
 
-def _rest(queue: Queue, worker: stand.Worker, rest_s: float) -> str:
+def _rest(queue: Queue, worker: Worker, rest_s: float) -> str:
     time.sleep(2.0)  # what was going on ends
     before, began = (worker.cpu_s() or 0.0, _redis_cpu_s(queue)), time.monotonic()
     time.sleep(rest_s)
@@ -103,7 +104,7 @@ def _rest(queue: Queue, worker: stand.Worker, rest_s: float) -> str:
     return f"the worker {ours:.2%} of a core, Redis {theirs:.2%}, {_rss_mb(worker):.0f} MB"
 
 
-def _rss_mb(worker: stand.Worker) -> float:
+def _rss_mb(worker: Worker) -> float:
     pages = int(Path(f"/proc/{worker.pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
@@ -118,7 +119,9 @@ def _one(queue: Queue, came: _Arrivals, number: int) -> float:
     came.next = AsyncResult()
     began = time.perf_counter()
     queue.push([stand.mail(number, stand.text_of(1024), "open")])
-    return came.next.get(timeout=20.0) - began
+    at = came.next.get(timeout=20.0)
+    assert at is not None
+    return at - began
 
 
 def _park(queue: Queue, routes: Iterator[str]) -> None:

@@ -168,7 +168,9 @@ def _send_one(producer: "subprocess.Popen[str]", arrived: _Arrivals, pause_s: fl
     producer.stdin.write("\n")
     producer.stdin.flush()
     began = float(producer.stdout.readline())
-    return arrived.next.get(timeout=_PATIENCE_S) - began
+    at = arrived.next.get(timeout=_PATIENCE_S)
+    assert at is not None
+    return at - began
 
 
 if __name__ == "__main__":

@@ -53,7 +53,13 @@ from geomail.queue import embedded  # noqa: E402
 
 _BURST_S = 3600.0
 _ARRIVAL_S = 300.0
-_PATIENT = {"lease_s": 30, "beat_s": 5, "command_s": 60, "greeting_s": 60, "connect_s": 10}
+_PATIENT: dict[str, Any] = {
+    "lease_s": 30,
+    "beat_s": 5,
+    "command_s": 60,
+    "greeting_s": 60,
+    "connect_s": 10,
+}
 _TROUBLE = re.compile(r".* (?:WARNING|ERROR|deferred) .*")
 
 

@@ -24,7 +24,7 @@ def main(cert: str = "", tls: str = "", version: str = "") -> None:
     gc.freeze()
     with Sink(tls=context, implicit_tls=tls == "implicit") as sink:
         print(sink.address[1], flush=True)
-        for _line in FileObject(sys.stdin.buffer, "rb"):
+        for _line in FileObject(sys.stdin.fileno(), "rb"):
             print(sink.count, flush=True)
 
 

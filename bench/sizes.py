@@ -67,12 +67,14 @@ def _arguments() -> argparse.Namespace:
 
 def _rate(port: int, args: argparse.Namespace) -> None:
     stand.need("smtp-source")
-    ours, theirs = [], []
+    ours: list[stand.Run] = []
+    theirs: list[float] = []
     for number in range(args.runs):
-        turns = [lambda: ours.append(_geomail(port, args))]
-        turns.append(lambda: theirs.append(_smtp_source(port, args)))
-        for turn in turns if number % 2 else reversed(turns):
-            turn()
+        for is_ours in (True, False) if number % 2 else (False, True):
+            if is_ours:
+                ours.append(_geomail(port, args))
+            else:
+                theirs.append(_smtp_source(port, args))
     rate, their_rate = stand.median([run.rate for run in ours]), stand.median(theirs)
     cpu_us = stand.median([run.cpu_us for run in ours])
     print(f"rate   median of {args.runs}: geomail {rate:,.0f} mails/s at {cpu_us:,.0f} µs,", end="")

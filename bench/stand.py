@@ -227,7 +227,8 @@ def distinct(number: int, body: str, relay: str = "") -> bytes:
 def both(number: int, body: str, relay: str = "") -> bytes:
     """Return the payload of a mail with text and html, half of `body` each, and non-ASCII."""
     half = body[: len(body) // 2]
-    fields = {"to": [{"email": f"demo+{number}@example.com", "name": "Jörg Müller"}]}
+    to = {"email": f"demo+{number}@example.com", "name": "Jörg Müller"}
+    fields: dict[str, object] = {"to": [to]}
     fields |= {"subject": f"Ihre Bestellung {number}: schöne Grüße", "text": half + "Grüße\n"}
     fields |= {"html": f"<p>{half}</p>\n<p>Grüße</p>\n"}
     return json.dumps(fields | ({"relay": relay} if relay else {}), ensure_ascii=False).encode()
@@ -235,8 +236,8 @@ def both(number: int, body: str, relay: str = "") -> bytes:
 
 def attached(number: int, body: str, relay: str = "") -> bytes:
     """Return the payload of a mail with a short text, and `body` attached in base64."""
-    fields = {"to": f"demo+{number}@example.com", "subject": f"Your order {number}"}
-    fields |= {"text": "See there.\n"}
+    fields: dict[str, object] = {"to": f"demo+{number}@example.com", "text": "See there.\n"}
+    fields |= {"subject": f"Your order {number}"}
     content = base64.b64encode(body.encode()).decode()
     fields |= {"attachments": [{"filename": "order.pdf", "content": content}]}
     return json.dumps(fields | ({"relay": relay} if relay else {})).encode()

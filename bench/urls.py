@@ -44,12 +44,12 @@ def main() -> None:
     stand.introduce(**vars(args))
     stand.pin(0, stand.OTHERS_CORE)
     floor_s = args.tasks / args.concurrency * args.answer_ms / 1000
-    with _web_host(args.answer_ms / 1000) as url:
+    with _url_host(args.answer_ms / 1000) as url:
         stand.pin(0, stand.WORKERS_CORE)
         _requests(args, url, floor_s)
         stand.pin(0, stand.OTHERS_CORE)
         _worker(args, url, floor_s)
-    with _web_host(0) as url:
+    with _url_host(0) as url:
         _flat_out(args, url)
 
 
@@ -133,8 +133,8 @@ def _tell(what: str, tasks: int, took_s: float, floor_s: float, cpu_us: float) -
 
 
 @contextmanager
-def _web_host(delay_s: float) -> Iterator[str]:
-    command = [sys.executable, str(Path(__file__).with_name("web_host.py")), str(delay_s)]
+def _url_host(delay_s: float) -> Iterator[str]:
+    command = [sys.executable, str(Path(__file__).with_name("url_host.py")), str(delay_s)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

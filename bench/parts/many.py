@@ -10,9 +10,10 @@ over the connections.
 import time
 from argparse import Namespace
 
-import stand
 from farm import Plan, need_files
 from trial import Trial, aim, mails, trial
+
+from geomail.demo.processes import Worker
 
 _ANSWER_S = 1.0
 _NEARLY_ALL, _SETTLED_S = 0.99, 3.0
@@ -53,7 +54,7 @@ def _fill(this: Trial, wanted: int) -> float:
     return time.monotonic() - began_s
 
 
-def _time(this: Trial, worker: stand.Worker, args: Namespace, idle_kb: float) -> None:
+def _time(this: Trial, worker: Worker, args: Namespace, idle_kb: float) -> None:
     first = this.farm.counts()["many"]
     pace = this.pace(worker, ["many"], warm_s=0, timed_s=args.timed / 2)
     kb, seen = _resident_kb(worker.pid), this.farm.counts()["many"]

@@ -35,7 +35,7 @@ app.conf.update(
 _idle: "queue.SimpleQueue[smtplib.SMTP]" = queue.SimpleQueue()
 
 
-@app.task(name="deliver")
+@app.task(name="deliver")  # type: ignore[untyped-decorator] # by a package that isn't there
 def deliver(payload: str) -> None:
     """Send one mail over a connection that nobody uses at the moment, or a new one."""
     try:

@@ -1,6 +1,6 @@
 """An HTTP server for urls.py: answers each request 200 after so many seconds, and does no more.
 
-    python bench/web_host.py SECONDS
+    python bench/url_host.py SECONDS
 
 It writes its port on standard output, and how many connections and requests there were when its
 standard input ends.
