@@ -19,7 +19,7 @@ from dataclasses import replace
 import gevent
 
 from geomail import config
-from geomail.delivery.transport import Session, Terms
+from geomail.delivery.session.transport import Session, Terms
 from geomail.letter import Letter
 from geomail.smtp.events import ContentWanted, Finished, Lost, Ready, Transaction
 from stand import SENDER, message

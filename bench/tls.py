@@ -35,7 +35,7 @@ from gevent import socket
 
 import sinks
 from geomail import config
-from geomail.delivery.trust import Trust
+from geomail.delivery.session.trust import Trust
 
 _CONCURRENCY = 20
 _KEYS = {"ECDSA": trustme.KeyType.ECDSA, "RSA": trustme.KeyType.RSA}

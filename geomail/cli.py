@@ -220,7 +220,7 @@ def _check(_given: Given, settings: Settings) -> int:
 
 
 def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], Sequence[str]]]]:
-    from geomail.delivery.announce import announce, name_servers
+    from geomail.delivery.session.announce import announce, name_servers
     from geomail.intake import listening
 
     yield "Redis", partial(_look_at_redis, settings)

@@ -24,9 +24,9 @@ from geomail.carriers.guard import Guard
 from geomail.carriers.names import Names
 from geomail.carriers.response import conversation
 from geomail.carriers.target import Target
-from geomail.delivery.connect import Connecting
-from geomail.delivery.site import Answer, Said
-from geomail.delivery.trust import said
+from geomail.delivery.dns.site import Answer, Said
+from geomail.delivery.session.connect import Connecting
+from geomail.delivery.session.trust import said
 
 Origin = tuple[str, str, int]
 

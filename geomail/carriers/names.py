@@ -15,8 +15,8 @@ import gevent
 from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
-from geomail.delivery.nameservers import NameServers
-from geomail.delivery.site import Answer, Said
+from geomail.delivery.dns.nameservers import NameServers
+from geomail.delivery.dns.site import Answer, Said
 
 _Asked: TypeAlias = "AsyncResult[Answer[str]] | gevent.Greenlet[..., Answer[str]]"
 

@@ -31,7 +31,7 @@ from geomail.carriers.target import Target, target_of
 from geomail.carriers.verdict import again_in_s, failed, judge_status, refused
 from geomail.config import Settings
 from geomail.delivery.outcome import Blame, Outcome
-from geomail.delivery.trust import said
+from geomail.delivery.session.trust import said
 from geomail.errors import PayloadError, ProtocolError
 from geomail.job.kinds import HttpTask
 

@@ -1,6 +1,6 @@
 """Direct: the relay `mx`, which is no host of ours but every domain's own.
 
-A recipient's domain has a site (site.py), and each site a route of its own under the name
+A recipient's domain has a site (dns/site.py), and each site a route of its own under the name
 RELAY/SITE, with one lane for each of its hosts. Mail goes to those preferred most, the least laden
 of equals first; to the next ones only when those can't be reached, and not when they are full: a
 host of lower preference is there for when others fail (RFC 5321 section 5.1). A route is made when
@@ -31,15 +31,15 @@ from typing import TYPE_CHECKING
 import gevent
 
 from geomail.config import Member, Relay, Settings
-from geomail.delivery.cache import Cache
 from geomail.delivery.delivery import Delivery
-from geomail.delivery.health import Health
+from geomail.delivery.dns.cache import Cache
+from geomail.delivery.dns.site import Site
+from geomail.delivery.dns.sites import Found, Sites
+from geomail.delivery.host.health import Health
 from geomail.delivery.lane import Lane
 from geomail.delivery.ranked import SiteRoute
 from geomail.delivery.route import Route
-from geomail.delivery.site import Site
-from geomail.delivery.sites import Found, Sites
-from geomail.delivery.terms import Terms, own_name
+from geomail.delivery.session.terms import Terms, own_name
 
 if TYPE_CHECKING:
     from geomail.delivery.lanes import Lanes
@@ -115,7 +115,7 @@ class Direct(Route):
         return mine == others
 
     def _make_sites(self) -> Sites:
-        from geomail.delivery.nameservers import NameServers  # 50 ms, for this relay alone
+        from geomail.delivery.dns.nameservers import NameServers  # 50 ms, for this relay alone
 
         return Sites(
             NameServers(self._settings.nameservers),

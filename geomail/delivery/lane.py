@@ -1,9 +1,9 @@
 """A lane: everything that concerns one host, and nothing that concerns another.
 
 Its ready queue holds deliveries that this worker owns; its senders are greenlets, each with one
-connection of its own (sender.py). What goes wrong with the host stays here, and health.py says what
-it means. While the lane is closed nothing waits inside: what was ready goes back to the route, to
-the next lane or to Redis.
+connection of its own (sender.py). What goes wrong with the host stays here, and host/health.py says
+what it means. While the lane is closed nothing waits inside: what was ready goes back to the route,
+to the next lane or to Redis.
 
     open      connections may be made, deliveries are taken
     closed    after failures with no connection left that works; until the back-off ends
@@ -23,20 +23,20 @@ from typing import TYPE_CHECKING, TypeAlias
 from geomail import log, metrics
 from geomail.delivery.crew import Crew
 from geomail.delivery.delivery import Delivery
-from geomail.delivery.health import Health, Trouble
+from geomail.delivery.host.health import Health, Trouble
+from geomail.delivery.host.refusals import HOLD_S, Refusals, Ruling
+from geomail.delivery.host.ways import Ways
+from geomail.delivery.host.window import START
+from geomail.delivery.limits.slowing import Pulse
 from geomail.delivery.outcome import Outcome
 from geomail.delivery.pace import Backoff
 from geomail.delivery.ready import AnyReady, places, ready_for
-from geomail.delivery.refusals import HOLD_S, Refusals, Ruling
-from geomail.delivery.slowing import Pulse
-from geomail.delivery.transport import Terms
-from geomail.delivery.ways import Ways
-from geomail.delivery.window import START
+from geomail.delivery.session.transport import Terms
 
 if TYPE_CHECKING:
-    from geomail.delivery.brake import Brake
     from geomail.delivery.lanes import Lanes
-    from geomail.delivery.limits import RouteLimits
+    from geomail.delivery.limits.brake import Brake
+    from geomail.delivery.limits.limits import RouteLimits
 
 _OVERFLOW = 4
 _MOST_ASKED = 256

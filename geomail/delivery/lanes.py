@@ -17,16 +17,16 @@ from gevent.event import Event
 from geomail import log
 from geomail.config import Settings
 from geomail.delivery.alarms import Alarms
-from geomail.delivery.ceilings import CeilingsOf, Shelf
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.direct import Direct
+from geomail.delivery.host.ceilings import CeilingsOf, Shelf
 from geomail.delivery.lane import Lane, Progress, Report
-from geomail.delivery.limited import Limited
+from geomail.delivery.limits.limited import Limited
 from geomail.delivery.ranked import relay_route
 from geomail.delivery.route import Route
 from geomail.delivery.sender import Sender
+from geomail.delivery.session.transport import Terms
 from geomail.delivery.staffing import Staffing
-from geomail.delivery.transport import Terms
 from geomail.job.payload import MAX_BYTES
 from geomail.queue import Limiter
 

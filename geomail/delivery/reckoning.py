@@ -16,10 +16,10 @@ import time
 
 from geomail import log, metrics
 from geomail.delivery import wording
-from geomail.delivery.brake import slow_down
 from geomail.delivery.delivery import Delivery
-from geomail.delivery.health import Trouble
+from geomail.delivery.host.health import Trouble
 from geomail.delivery.lane import Lane
+from geomail.delivery.limits.brake import slow_down
 from geomail.delivery.outcome import (
     Blame,
     Fate,

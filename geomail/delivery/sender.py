@@ -24,11 +24,11 @@ from gevent.event import Event
 from geomail import log
 from geomail.delivery import wording
 from geomail.delivery.delivery import Delivery
-from geomail.delivery.health import Trouble
+from geomail.delivery.host.health import Trouble
 from geomail.delivery.lane import Lane
 from geomail.delivery.outcome import Blame, Fate, Outcome, refused_here
 from geomail.delivery.reckoning import Reckoning
-from geomail.delivery.transport import Session
+from geomail.delivery.session.transport import Session
 from geomail.errors import PayloadError
 from geomail.letter import Letter, compose
 from geomail.smtp.client import Client

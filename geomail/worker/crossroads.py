@@ -15,10 +15,10 @@ from geomail import log, metrics
 from geomail.config import Settings
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.direct import Direct
+from geomail.delivery.dns.site import Unroutable
+from geomail.delivery.dns.sites import Found
 from geomail.delivery.lanes import Lanes
 from geomail.delivery.route import Route
-from geomail.delivery.site import Unroutable
-from geomail.delivery.sites import Found
 from geomail.job import Job
 from geomail.queue import Dead, Queue, Record, Retry, Slot
 from geomail.worker.clock import RedisClock

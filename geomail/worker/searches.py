@@ -10,8 +10,8 @@ import gevent
 
 from geomail.delivery.delivery import Delivery
 from geomail.delivery.direct import Direct
+from geomail.delivery.dns.sites import Found
 from geomail.delivery.lanes import Lanes
-from geomail.delivery.sites import Found
 from geomail.queue import Queue, Slot
 
 Then = Callable[[dict[str, Found] | Exception], None]

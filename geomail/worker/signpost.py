@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from geomail.config import Settings
-from geomail.delivery.site import mail_domain
+from geomail.delivery.dns.site import mail_domain
 from geomail.job import Email
 
 DEFAULT_RELAY = "default"

@@ -15,9 +15,9 @@ import msgspec
 
 from geomail.config import Settings
 from geomail.delivery.delivery import Delivery
+from geomail.delivery.dns.site import Site, Unroutable, mail_domain
+from geomail.delivery.dns.sites import Found
 from geomail.delivery.outcome import Blame, Fate, Outcome
-from geomail.delivery.site import Site, Unroutable, mail_domain
-from geomail.delivery.sites import Found
 from geomail.queue import Dead, Part, Record, Retry, Slot, Split
 from geomail.worker.settlement import record_of
 

@@ -12,8 +12,8 @@ from web_host import at_home, leads_to, says, web_host
 
 from geomail.carriers import names as room
 from geomail.carriers.names import Names
+from geomail.delivery.dns.site import Answer, Said
 from geomail.delivery.outcome import Blame, Fate
-from geomail.delivery.site import Answer, Said
 from geomail.job.kinds import HttpTask
 
 

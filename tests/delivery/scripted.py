@@ -15,7 +15,7 @@ from gevent.server import StreamServer
 
 from geomail import config
 from geomail.delivery.outcome import Blame, Fate, Outcome, judge, judge_loss
-from geomail.delivery.transport import Session, Terms
+from geomail.delivery.session.transport import Session, Terms
 from geomail.letter import Letter
 from geomail.smtp.events import ContentWanted, Finished, Lost, Transaction
 

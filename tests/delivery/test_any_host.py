@@ -11,9 +11,9 @@ from house import House, MakeHouse, until
 from scripted import Host, Peer
 
 from geomail.delivery.delivery import Delivery
+from geomail.delivery.host.refusals import Refusals
 from geomail.delivery.lane import Lane, Refused
 from geomail.delivery.outcome import Fate, Outcome
-from geomail.delivery.refusals import Refusals
 
 pytest_plugins = ("delivery_fixtures",)
 

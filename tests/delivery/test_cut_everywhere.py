@@ -20,8 +20,8 @@ import trustme
 from cutting_host import Cut, CuttingHost
 from house import House, MakeHouse, until
 
+from geomail.delivery.host.window import Window
 from geomail.delivery.outcome import Fate
-from geomail.delivery.window import Window
 from geomail.smtp.policy import Policy
 
 pytest_plugins = ("delivery_fixtures",)

@@ -12,9 +12,9 @@ from house import House, MakeHouse, many, talk, until, url
 from scripted import Host, Peer
 
 from geomail.delivery import lane
-from geomail.delivery.health import Trouble
+from geomail.delivery.host.health import Trouble
+from geomail.delivery.host.window import START
 from geomail.delivery.outcome import Fate
-from geomail.delivery.window import START
 from geomail.sink import Sink
 
 pytest_plugins = ("delivery_fixtures",)

@@ -7,9 +7,9 @@ from gevent.event import Event
 from house import House, MakeHouse, many, talk, until
 from scripted import Host, Peer
 
+from geomail.delivery.host.refusals import Refusals
 from geomail.delivery.lane import Refused
 from geomail.delivery.outcome import Fate
-from geomail.delivery.refusals import Refusals
 
 pytest_plugins = ("delivery_fixtures",)
 

@@ -14,9 +14,9 @@ from hired import Hired, Place, until
 
 from geomail import board, metrics
 from geomail.delivery import direct
-from geomail.delivery.health import Trouble
-from geomail.delivery.site import Site
-from geomail.delivery.sites import Found, Sites
+from geomail.delivery.dns.site import Site
+from geomail.delivery.dns.sites import Found, Sites
+from geomail.delivery.host.health import Trouble
 from geomail.queue import Link
 from geomail.sink import Sink
 

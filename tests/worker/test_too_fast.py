@@ -46,7 +46,7 @@ def test_a_host_that_says_too_fast_is_approached_slower(place: Place) -> None:
 def test_the_brake_goes_when_the_host_takes_them_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geomail.delivery.slowing._STEP_S", 0.1)
+    monkeypatch.setattr("geomail.delivery.limits.slowing._STEP_S", 0.1)
     meter = Meter(rate=20.0)
     with Sink(policy=Policy(check_sender=meter)) as sink:
         worker = place.worker(sink, retry_base_s=0.1, retry_cap_s=0.2, retries=100)
