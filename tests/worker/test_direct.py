@@ -1,88 +1,20 @@
 """The relay mx: a worker, hosts of several domains on loopback, and DNS that leads to them."""
 
-import json
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
 
-import gevent
 import pytest
-from dns_host import DnsHost
-from hired import Hired, Place, until
+from hired import Place, until
+from town import WITHIN_S, Town, all_settled, mail, worker
 
-from geomail import board, metrics
+from geomail import metrics
 from geomail.delivery import direct
 from geomail.delivery.dns.site import Site
 from geomail.delivery.dns.sites import Found, Sites
 from geomail.delivery.host.health import Trouble
-from geomail.queue import Link
-from geomail.sink import Sink
 
-pytest_plugins = ("worker_fixtures",)
-WITHIN_S = 20.0
-
-
-class Town:
-    """Hosts at 127.0.0.2 and up, all on one port, and the DNS that leads to them."""
-
-    def __init__(self) -> None:
-        self.dns = DnsHost()
-        self.arrived: dict[str, Counter[str]] = {}
-        self.sinks: dict[str, Sink] = {}
-        self.port = 0
-
-    def host(self, name: str) -> Sink:
-        """Start a host, with an address record."""
-        took = self.arrived[name] = Counter()
-        address = f"127.0.0.{len(self.arrived) + 1}"
-        sink = Sink((address, self.port), on_mail=lambda _, to, __: took.update(to)).start()
-        self.sinks[name] = sink
-        self.port = sink.address[1]
-        self.dns.add(f"{name} 300 A {address}")
-        return sink
-
-    def domain(self, name: str, *hosts: str) -> None:
-        """Add MX records, the preferred one first."""
-        for preference, host in enumerate(hosts):
-            self.dns.add(f"{name} 300 MX {preference} {host}.")
-
-    def took(self, host: str) -> dict[str, int]:
-        """Return how often which recipient came to a host."""
-        return dict(self.arrived[host])
-
-    def close(self) -> None:
-        """End everything."""
-        self.dns.stop()
-        for sink in self.sinks.values():
-            sink.stop()
-
-
-@pytest.fixture
-def town() -> Iterator[Town]:
-    """Give two hosts for three domains; a test asks for it first, so that its workers end first."""
-    made = Town()
-    made.host("mx.a.example")
-    made.host("mx.b.example")
-    made.domain("a.example", "mx.a.example")
-    made.domain("aa.example", "mx.a.example")
-    made.domain("b.example", "mx.b.example")
-    yield made
-    made.close()
-
-
-def mail(*recipients: str, **more: object) -> bytes:
-    return json.dumps({"to": recipients, "text": "t", **more}).encode()
-
-
-def worker(place: Place, town: Town, **more: object) -> Hired:
-    address, port = town.dns.address
-    return place.worker(f"mx:{town.port}", nameserver=f"{address}:{port}", **more)
-
-
-def all_settled(place: Place, held: int = 0) -> None:
-    until(lambda: place.held() == held, f"{held} held", within_s=WITHIN_S)
+pytest_plugins = ("worker_fixtures", "town_fixtures")
 
 
 def test_a_job_goes_to_each_recipients_hosts_once(town: Town, place: Place) -> None:
@@ -325,146 +257,6 @@ def test_a_drain_gives_back_what_waits_for_dns(town: Town, place: Place) -> None
     assert hired.wait(WITHIN_S) == 0
     counts = place.counts()
     assert (counts.waiting, counts.in_flight, counts.delayed) == (1, 0, 0)
-
-
-def shown_of(place: Place) -> list[tuple[str, str, int]]:
-    seen = board.look(Link(place.server.url), ["queue:email"])
-    return [(host.route, host.state, host.parked) for host in seen.hosts]
-
-
-def test_mail_for_a_closed_site_waits_in_redis_under_its_name(town: Town, place: Place) -> None:
-    gone = town.sinks["mx.a.example"]
-    gone.stop()
-    place.push(*[mail(f"u{i}@a.example") for i in range(20)], mail("y@b.example"))
-    hired = worker(place, town, backoff_base_s=2, backoff_cap_s=2)
-    name = "default/mx.a.example"
-    until(lambda: place.counts().parked.get(name) == 20, within_s=WITHIN_S)
-    until(lambda: town.sinks["mx.b.example"].count == 1, within_s=WITHIN_S)
-    assert hired.lanes.routes[name].last_error()
-    until(lambda: (name, "closed", 20) in shown_of(place), within_s=WITHIN_S)
-    gone.start()
-    all_settled(place)
-    assert town.took("mx.a.example") == {f"u{i}@a.example": 1 for i in range(20)}
-
-
-def test_another_worker_finds_what_one_has_parked(town: Town, place: Place) -> None:
-    gone = town.sinks["mx.a.example"]
-    gone.stop()
-    place.push(mail("x@a.example"))
-    first = worker(place, town)
-    until(lambda: sum(place.counts().parked.values()) == 1, within_s=WITHIN_S)
-    first.tell()
-    assert first.wait(WITHIN_S) == 0
-    gone.start()
-    worker(place, town)
-    all_settled(place)
-    assert town.took("mx.a.example") == {"x@a.example": 1}
-
-
-def test_what_is_held_asks_nobody(town: Town, place: Place) -> None:
-    place.desk.hold("relay", "default", on=True)
-    place.push(mail("x@a.example"))
-    hired = worker(place, town)
-    until(lambda: hired.lanes.routes["default"].is_held, within_s=WITHIN_S)
-    gevent.sleep(0.3)
-    assert town.dns.asked == []
-    assert place.held() == 1
-    place.desk.hold("relay", "default", on=False)
-    all_settled(place)
-    assert town.took("mx.a.example") == {"x@a.example": 1}
-
-
-def test_a_site_is_held_with_its_relay(town: Town, place: Place) -> None:
-    hired = worker(place, town)
-    place.push(mail("x@a.example"))
-    all_settled(place)
-    place.desk.hold("relay", "default", on=True)
-    until(lambda: hired.lanes.routes["default/mx.a.example"].is_held, within_s=WITHIN_S)
-    place.push(mail("y@a.example"))
-    gevent.sleep(0.3)
-    assert place.held() == 1
-    place.desk.hold("relay", "default", on=False)
-    all_settled(place)
-    assert town.took("mx.a.example") == {"x@a.example": 1, "y@a.example": 1}
-
-
-def test_what_many_domains_leave_behind_is_bounded(
-    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(direct, "MOST_ROUTES", 10)
-    for i in range(300):
-        town.dns.add(f"mx.d{i}.example 300 A 127.0.0.2")
-        town.domain(f"d{i}.example", f"mx.d{i}.example")
-    place.push(*[mail(f"x@d{i}.example") for i in range(300)])
-    hired = worker(place, town, idle_s=0.2)
-    all_settled(place)
-    assert town.took("mx.a.example") == {f"x@d{i}.example": 1 for i in range(300)}
-    until(lambda: len(hired.lanes.routes) <= 11 and not hired.lanes.lanes, within_s=WITHIN_S)
-    assert hired.lanes.bytes_in_hand == 0
-
-
-def test_many_silent_domains_keep_nobody_waiting_for_ever(
-    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(direct, "MOST_ROUTES", 10)
-    for i in range(60):
-        town.dns.add(f"d{i}.example 300 A 127.0.0.99")  # nobody listens there
-    place.push(*[mail(f"x@d{i}.example") for i in range(60)])
-    hired = worker(place, town)
-    until(lambda: sum(place.counts().parked.values()) == 60, within_s=WITHIN_S)
-    place.push(*[mail(f"u{i}@a.example") for i in range(20)])
-    until(lambda: town.sinks["mx.a.example"].count == 20, within_s=WITHIN_S)
-    until(lambda: len(hired.lanes.routes) <= 11 + 20, within_s=WITHIN_S)
-    assert place.counts().dead == 0
-
-
-def test_a_forgotten_host_that_is_closed_is_left_alone_until_it_is_due(
-    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(direct, "MOST_ROUTES", 5)
-    for i in range(40):
-        town.dns.add(f"d{i}.example 300 A 127.0.0.99")  # nobody listens there
-    place.push(*[mail(f"x@d{i}.example") for i in range(40)])
-    hired = worker(place, town, backoff_base_s=60, backoff_cap_s=60)
-    until(lambda: sum(place.counts().parked.values()) == 40, within_s=WITHIN_S)
-    until(lambda: len(hired.lanes.routes) <= 6, within_s=WITHIN_S)
-    before = metrics.snapshot()["host_failures"]
-    place.push(*[mail(f"u{i}@a.example") for i in range(20)])  # rounds of the popper
-    until(lambda: town.sinks["mx.a.example"].count == 20, within_s=WITHIN_S)
-    assert metrics.snapshot()["host_failures"] - before <= 5
-
-
-def test_new_mail_for_a_forgotten_host_that_is_closed_waits_too(
-    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(direct, "MOST_ROUTES", 5)
-    for i in range(20):
-        town.dns.add(f"d{i}.example 300 A 127.0.0.99")  # nobody listens there
-    hired = worker(place, town, backoff_base_s=60, backoff_cap_s=60)
-    place.push(*[mail(f"x@d{i}.example") for i in range(20)])
-    until(lambda: sum(place.counts().parked.values()) == 20, within_s=WITHIN_S)
-    until(lambda: len(hired.lanes.routes) <= 6, within_s=WITHIN_S)
-    before = metrics.snapshot()["host_failures"]
-    place.push(*[mail(f"y@d{i}.example") for i in range(20)])
-    until(lambda: sum(place.counts().parked.values()) == 40, within_s=WITHIN_S)
-    assert metrics.snapshot()["host_failures"] == before
-
-
-def test_a_forgotten_host_is_tried_when_its_pause_is_over(
-    town: Town, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hired = worker(place, town, idle_s=0.1)
-    place.push(mail("x@a.example"))
-    all_settled(place)
-    (known,) = hired.lanes.directs.values()
-    (route,) = known.routes.values()
-    monkeypatch.setattr(direct, "MOST_ROUTES", 0)
-    for lane in route.lanes:
-        lane.health.strikes, lane.health.connects_from = 1, time.monotonic() + 3.0
-    until(lambda: not known.routes, within_s=WITHIN_S)
-    place.push(mail("y@a.example"))
-    all_settled(place)
-    assert town.took("mx.a.example") == {"x@a.example": 1, "y@a.example": 1}
 
 
 def test_redirected_mail_goes_to_the_hosts_of_that_address(town: Town, place: Place) -> None:
