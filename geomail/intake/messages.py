@@ -34,6 +34,7 @@ NOT_KNOWN = "not known: never taken, or ended more than a day ago"
 CROWDED = "too much is coming at once (memory_mb): send again in a second"
 PUSH_JOBS, _PUSH_BYTES = 500, 256 * 1024
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")
+_SPACE = b" \t\r\n"
 _KEY = re.compile(r'"?([!#-~]{1,200})"?')
 _STATES = {"waiting": "queued"}
 _encode = msgspec.json.encode
@@ -250,8 +251,7 @@ def _high(gate: Gate) -> str:
 
 def _readied(gate: Gate, payload: bytes, key: str | None) -> bytes:
     """Return the payload as it goes on the queue; raises PayloadError."""
-    start = _OBJECT.match(payload)
-    if start is None:
+    if not _OBJECT.match(payload):
         hint = "; for many, send application/x-ndjson" if payload.lstrip()[:1] == b"[" else ""
         begins = f"it begins with {payload[:20]!r}" if payload else "the body is empty"
         raise PayloadError(f"a JSON object expected, {begins}{hint}")
@@ -260,20 +260,20 @@ def _readied(gate: Gate, payload: bytes, key: str | None) -> bytes:
         return payload
     own = job.decode(payload).dedupe_key
     if own is None:
-        return _keyed(payload, start.end(), key)
+        return _keyed(payload, key)
     if own == key:
         return payload
     raise PayloadError("both `dedupe_key` and an Idempotency-Key are given: keep one")
 
 
-def _keyed(payload: bytes, at: int, key: str) -> bytes:
-    """Return an object with one key more, written behind its brace."""
-    ready = b'%b"dedupe_key":%b,%b' % (payload[:at], json.dumps(key).encode(), payload[at:])
+def _keyed(payload: bytes, key: str) -> bytes:
+    """Return an object with one key more, as its last: of equal ones that holds, however a null
+    before it is spelled.
+    """
+    ready = b'%b,"dedupe_key":%b}' % (payload.rstrip(_SPACE)[:-1], json.dumps(key).encode())
     if len(ready) > MAX_BYTES:
         most = MAX_BYTES - len(ready) + len(payload)
         raise PayloadError(f"a job of at most {most:,} bytes expected, with an Idempotency-Key")
-    if b"dedupe_key" in payload and job.decode(ready).dedupe_key != key:
-        raise PayloadError("dedupe_key: null, beside an Idempotency-Key: leave it out")
     return ready
 
 
