@@ -33,7 +33,7 @@ class Conversation(ABC):
     def run(self) -> None:
         """Serve the client until one of the two has had enough. Raises OSError."""
         self._write()
-        while not self._server.is_closed and (data := self._sock.recv(BLOCK)):
+        while not self._server.is_closed and (data := self._read()):
             self._hear(data)
 
     def close(self) -> None:
@@ -43,6 +43,9 @@ class Conversation(ABC):
     @abstractmethod
     def _take(self, mail: Mail) -> list[Event]:
         """Deal with a mail, let the server go on, and return what happened then."""
+
+    def _read(self) -> bytes:
+        return self._sock.recv(BLOCK)
 
     def _hear(self, data: bytes) -> None:
         self._follow(self._server.receive(data))

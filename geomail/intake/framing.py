@@ -41,6 +41,7 @@ _PHP_TOKEN = re.compile(
 _LONGEST_TOKEN = 60
 _BEHIND_STRING = 2  # its quote and semicolon
 _SHOWN = 20
+_CLIENT_HELLO = b"\x16\x03"  # of TLS
 
 
 class Framing:
@@ -134,6 +135,8 @@ def _walk_at(buffer: bytearray, at: int) -> _Walk | None:
         return _PhpWalk()
     if begins == b"a" or _MARK.startswith(begins):
         return None
+    if begins.startswith(_CLIENT_HELLO):
+        raise _Fault("TLS is not spoken here (else set door_cert): a JSON document {…} expected")
     raise _Fault(f"a JSON document {{…}} expected, it begins with {begins!r}")
 
 

@@ -12,8 +12,9 @@ whatever Redis does, or refuses then; the next one tries anew, so doors stay ope
 away. A look at the queue once a second keeps `pressure`, `depth` and `is_away` true to a second,
 and writes `T:pressure`.
 
-`room` and `rates` are what all doors share out among their clients (intake/limits.py); `unheard`
-takes the jobs of those who have gone (intake/unheard.py).
+`room` and `rates` are what all doors share out among their clients (intake/limits.py), `guesses`
+counts wrong secrets (intake/guesses.py), `unheard` takes the jobs of those who have gone
+(intake/unheard.py).
 
 Not promised: that what was refused is not there. A reply that was lost, or comes too late, leaves a
 job that its client was told to send again; `dedupe_key` in the payload keeps it from going twice.
@@ -30,6 +31,7 @@ from geomail import job, log, metrics
 from geomail.config import Settings
 from geomail.errors import GeomailError, RedisAway, RedisUnusable
 from geomail.intake import limits
+from geomail.intake.guesses import Guesses
 from geomail.intake.unheard import Unheard
 from geomail.queue import Link, Queue
 from geomail.queue.gauge import Gauge, Pressure
@@ -77,6 +79,7 @@ class Gate:
         """Whether Redis did not answer when it was last asked."""
         self.room = limits.room_of(settings)
         self.rates = limits.Rates(settings.door_rate)
+        self.guesses = Guesses()
         self._high_water = settings.high_water
         self.unheard = Unheard(link.patient(), self.queue, self.room)
         self._queue = Queue(link, self.queue)

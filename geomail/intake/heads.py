@@ -42,6 +42,9 @@ class Fault(Struct, frozen=True, gc=False):
     why: str
 
 
+TLS_CAME = Fault(400, "TLS is not spoken here: http://, not https:// (else set door_cert)")
+
+
 class Head(Struct, frozen=True, gc=False):
     """A request up to its body. Names of fields are in small letters.
 
@@ -66,6 +69,8 @@ def fault_so_far(begun: bytes) -> Fault | None:
     """Return what is wrong with a head whose end has not come yet, None as long as it may become
     one.
     """
+    if begun.startswith(b"\x16\x03"):
+        return TLS_CAME
     if len(begun) > MAX_HEAD:
         return Fault(431, f"the head of a request has at most {MAX_HEAD:,} bytes")
     if _LONE_LF.search(begun):

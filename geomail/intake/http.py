@@ -23,6 +23,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import cache
+from http import HTTPStatus
 from importlib import resources
 from ssl import SSLContext
 from urllib.parse import unquote
@@ -35,16 +36,15 @@ from geomail.errors import PayloadError
 from geomail.intake import limits, messages
 from geomail.intake.bodies import BodyError
 from geomail.intake.gate import Gate
-from geomail.intake.heads import Fault, Head
+from geomail.intake.guest import Guest
+from geomail.intake.heads import TLS_CAME, Fault, Head
 from geomail.intake.messages import PUSH_JOBS, Answer, Many, fault
 from geomail.intake.reception import Reception
+from geomail.intake.seldom import Seldom
 from geomail.intake.visit import Stream, TooSlowError, Visit
 
 _FULL_BODY = b'{"error":"door_connections are there already: come again in a second"}\n'
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-    b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_FULL_BODY), _FULL_BODY)
-)
+_TLS_BODY = b'{"error":"this door speaks TLS: https://, not http://"}\n'
 _ONE = "application/json"
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _MESSAGES = "/v1/messages"
@@ -58,13 +58,18 @@ class HttpDoor:
 
     def __init__(self, gate: Gate, settings: Settings, tls: SSLContext | None) -> None:
         self._gate = gate
-        self._token = settings.door_token
+        self._token = settings.door_token.encode() if settings.door_token else None
+        self._say_wrong = Seldom(log.warning, "wrong_token")
         self._idle_s = settings.door_idle_s
         self._room_s = min(_ROOM_S, self._idle_s)
         self._most_bytes = limits.most_bytes(settings)
         self._rate = settings.door_rate
         self._reception = Reception(
-            self._converse, most=settings.door_connections, farewell=_FULL, tls=tls
+            self._converse,
+            most=settings.door_connections,
+            farewell=_refusal(503, _FULL_BODY),
+            tls=tls,
+            in_clear=_refusal(400, _TLS_BODY),
         )
 
     def start(self, listener: socket.socket) -> None:
@@ -75,9 +80,14 @@ class HttpDoor:
         """Accept no more, answer what is in hand, and leave."""
         self._reception.stop(grace_s)
 
-    def _converse(self, sock: socket.socket, host: str) -> None:
+    @property
+    def guests(self) -> int:
+        """How many connections there are."""
+        return self._reception.guests
+
+    def _converse(self, guest: Guest) -> None:
         share = self._gate.room.share()
-        visit = Visit(sock, host, share, self._idle_s)
+        visit = Visit(guest, share, self._idle_s)
         try:
             while self._turn(visit):
                 share.hold(0)
@@ -90,38 +100,39 @@ class HttpDoor:
         if head is None:
             return False
         if isinstance(head, Fault):
-            self._say(visit, fault(head.status, head.why), None, keeps=False)
-            return False
-        keeps = head.keeps and not self._reception.is_leaving
+            if head is TLS_CAME:
+                self._reception.note_tls(visit.host)
+            return self._say(visit, fault(head.status, head.why), None, keeps=False)
         try:
-            return self._serve(visit, head, keeps)
+            return self._serve(visit, head, head.keeps)
         except (BodyError, TooSlowError) as error:
             status = 408 if isinstance(error, TooSlowError) else 400
-            self._say(visit, fault(status, str(error)), head, keeps=False)
-            return False
+            return self._say(visit, fault(status, str(error)), head, keeps=False)
 
     def _serve(self, visit: Visit, head: Head, keeps: bool) -> bool:
-        answer = self._read_only(head)
+        answer = self._read_only(head, visit)
         if answer is None:
-            answer = self._objection(head, visit.host)
+            answer = self._objection(head, visit)
             if answer is None:
                 return self._take(visit, head, keeps)
-        keeps = visit.skip_body(head) and keeps
-        self._say(visit, answer, head, keeps=keeps)
-        return keeps
+        return self._say(visit, answer, head, keeps=visit.skip_body(head) and keeps)
 
-    def _say(self, visit: Visit, answer: Answer, head: Head | None, *, keeps: bool) -> None:
-        """Send an answer; where it is the last one, see to it that it is read."""
+    def _say(self, visit: Visit, answer: Answer, head: Head | None, *, keeps: bool) -> bool:
+        """Send an answer; where it is the last one, see to it that it is read. Return whether there
+        may be another.
+        """
+        keeps = keeps and not self._reception.is_leaving
         metrics.count(f"http_{answer.status}")
         if answer.status >= 400:
             log.debug("http_refused", host=visit.host, status=answer.status, said=answer.body)
         visit.answer(answer, head, keeps=keeps)
         if not keeps:
             visit.leave()
+        return keeps
 
     # ---- what is asked
 
-    def _read_only(self, head: Head) -> Answer | None:
+    def _read_only(self, head: Head, visit: Visit) -> Answer | None:
         """Answer what needs no body and changes nothing; None for what brings messages."""
         look = self._look_for(head.path)
         if look is None:
@@ -132,43 +143,54 @@ class HttpDoor:
             return None
         if head.method not in ("GET", "HEAD"):
             return fault(405, f"GET {head.path}", ("Allow", _READING))
-        return look(head)
+        return look(head, visit)
 
-    def _look_for(self, path: str) -> Callable[[Head], Answer] | None:
+    def _look_for(self, path: str) -> Callable[[Head, Visit], Answer] | None:
         if path.startswith(_MESSAGES + "/") and len(path) > len(_MESSAGES) + 1:
             return self._tell
         return {"/healthz": self._health, "/v1/openapi.json": _description}.get(path)
 
-    def _tell(self, head: Head) -> Answer:
-        stranger = self._stranger(head)
+    def _tell(self, head: Head, visit: Visit) -> Answer:
+        stranger = self._stranger(head, visit)
         job_id = unquote(head.path.removeprefix(_MESSAGES + "/"))
         return stranger or messages.tell_of(self._gate, job_id)
 
-    def _health(self, _head: Head) -> Answer:
+    def _health(self, _head: Head, _visit: Visit) -> Answer:
         gate = self._gate
         redis = "away" if gate.is_away else "ok"
         state = {"redis": redis, "pressure": gate.pressure, "waiting": gate.depth}
         return Answer(503 if gate.is_away else 200, state, (("Cache-Control", "no-store"),))
 
-    def _stranger(self, head: Head) -> Answer | None:
+    def _stranger(self, head: Head, visit: Visit) -> Answer | None:
         """Return what is said to somebody without the token; None for whom we know."""
+        said = head.fields.get("authorization", "")
         if self._token is None:
             if "origin" in head.fields:
                 return fault(403, "a web page needs the token: set door_token")
             return None
-        scheme, _, shown = head.fields.get("authorization", "").partition(" ")
+        guesses, now = self._gate.guesses, time.monotonic()
+        wait_s = guesses.wait_s(visit.host, now) if said else 0.0
+        if wait_s:
+            return messages.later(429, "too many wrong tokens from this address", wait_s)
+        scheme, _, shown = said.partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(
-            shown.strip().encode("latin-1"), self._token.encode()
+            shown.strip().encode("latin-1"), self._token
         ):
+            if not visit.guest.is_known:
+                visit.guest.is_known = True
+                guesses.was_right(visit.host, now)
             return None
+        if said:
+            guesses.was_wrong(visit.host, now)
+            self._say_wrong(door="http", host=visit.host)
         why = "the token of this door expected: `Authorization: Bearer TOKEN`"
         return fault(401, why, ("WWW-Authenticate", "Bearer"))
 
     # ---- taking messages
 
-    def _objection(self, head: Head, host: str) -> Answer | None:
+    def _objection(self, head: Head, visit: Visit) -> Answer | None:
         """Return what is against a POST as far as its head tells; None when its body is wanted."""
-        stranger = self._stranger(head)
+        stranger = self._stranger(head, visit)
         if stranger is not None:
             return stranger
         kind = _type_of(head)
@@ -179,7 +201,7 @@ class HttpDoor:
             return fault(415, why, ("Accept-Encoding", "identity"))
         if kind == _ONE and (head.length or 0) > self._most_bytes:
             return self._too_large()
-        return messages.too_many(self._gate, host)
+        return messages.too_many(self._gate, visit.host)
 
     def _too_large(self) -> Answer:
         return fault(413, f"at most {self._most_bytes:,} bytes are taken (door_max_mb)")
@@ -197,11 +219,11 @@ class HttpDoor:
             if isinstance(payload, bytes):
                 self._gate.rates.spend(visit.host, 1, time.monotonic())
                 answer = messages.take_one(self._gate, payload, key)
-                self._say(visit, answer, head, keeps=keeps)
-                return keeps
+                if answer.status == 202:
+                    visit.guest.is_known = True
+                return self._say(visit, answer, head, keeps=keeps)
             answer = payload
-        self._say(visit, answer, head, keeps=False)
-        return False
+        return self._say(visit, answer, head, keeps=False)
 
     def _whole_body(self, visit: Visit, head: Head) -> bytes | Answer:
         whole: bytes | bytearray = b""
@@ -220,6 +242,7 @@ class HttpDoor:
         return bytes(whole)
 
     def _take_many(self, visit: Visit, head: Head, key: str | None, keeps: bool) -> bool:
+        keeps = keeps and not self._reception.is_leaving
         stream = Stream(visit, head, _LINES[0].encode(), keeps=keeps)
         many = self._many(visit, key)
         try:
@@ -234,8 +257,8 @@ class HttpDoor:
             visit.leave()  # without an end: the client sees that something is missing
             return False
         if not stream.has_begun:
-            self._say(visit, fault(400, "a job a line expected, none came"), head, keeps=keeps)
-            return keeps
+            none = fault(400, "a job a line expected, none came")
+            return self._say(visit, none, head, keeps=keeps)
         metrics.count("http_200")
         stream.end()
         if not stream.keeps:
@@ -244,6 +267,7 @@ class HttpDoor:
 
     def _many(self, visit: Visit, key: str | None) -> Many:
         def pay(jobs: int) -> None:
+            visit.guest.is_known = True
             delay_s = self._gate.rates.spend(visit.host, jobs, time.monotonic())
             if delay_s:
                 self._reception.leaving.wait(delay_s)
@@ -259,6 +283,15 @@ class HttpDoor:
         )
 
 
+def _refusal(status: int, body: bytes) -> bytes:
+    """Return what is said to who is not let in."""
+    return (
+        b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
+        % (status, HTTPStatus(status).phrase.encode(), len(body), body)
+    )
+
+
 def _type_of(head: Head) -> str:
     return head.fields.get("content-type", "").partition(";")[0].strip().lower()
 
@@ -268,5 +301,5 @@ def _description_read() -> msgspec.Raw:
     return msgspec.Raw(resources.files("geomail.intake").joinpath("openapi.json").read_bytes())
 
 
-def _description(_head: Head) -> Answer:
+def _description(_head: Head, _visit: Visit) -> Answer:
     return Answer(200, _description_read())

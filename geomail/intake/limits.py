@@ -91,7 +91,7 @@ class Rates:
         if not self._rate:
             return 0.0
         until = self._until
-        key = _network(host)
+        key = network(host)
         paid = max(until.pop(key, 0.0), now - _BURST_S) + jobs / self._rate
         if len(until) >= _MOST_ADDRESSES:
             del until[next(iter(until))]  # who brought something least recently
@@ -100,11 +100,12 @@ class Rates:
 
     def debt_s(self, host: str, now: float) -> float:
         """Return how long `host` has to wait before it may bring one more."""
-        paid = self._until.get(_network(host)) if self._rate else None
+        paid = self._until.get(network(host)) if self._rate else None
         return max(0.0, paid + 1 / self._rate - now) if paid is not None else 0.0
 
 
-def _network(host: str) -> str:
+def network(host: str) -> str:
+    """Return what counts as one address."""
     if ":" not in host:
         return host
     address = IPv6Address(host.partition("%")[0])

@@ -33,17 +33,21 @@ from geomail import log
 from geomail.config import Settings
 from geomail.errors import PayloadError
 from geomail.intake import submission
-from geomail.intake.conversation import Conversation
+from geomail.intake.conversation import BLOCK, Conversation
 from geomail.intake.gate import Gate, Refused
+from geomail.intake.guest import Guest
 from geomail.intake.listening import is_loopback
 from geomail.intake.logins import USUAL, WITHOUT_SENDING_IT, Logins
-from geomail.intake.reception import Reception, see_out
+from geomail.intake.reception import Reception
 from geomail.intake.submission import Origin, Refusal
 from geomail.job.addresses import MAX_RECIPIENTS, check_address
 from geomail.smtp.answers import TOO_LARGE, Answer
+from geomail.smtp.phases import Phase
 from geomail.smtp.policy import Policy
 from geomail.smtp.server import Event, Mail, Server
 
+_CLIENT_HELLO = b"\x16\x03"  # of TLS
+_AT_REST = frozenset((Phase.REFUSED, Phase.NEW, Phase.CLEAR, Phase.STRANGER, Phase.READY))
 _MB = 1024 * 1024
 _ENVELOPE = 64 * 1024  # of a payload, beside the content
 _SOME = 4096  # octets that show that a client is busy
@@ -61,11 +65,17 @@ _LEAVING = Answer(421, "4.3.2", "Going down, try again later")
 _STRANGER = Answer(
     554, "5.7.1", "Only clients on this machine may send here (else set door_logins)"
 )
+_CLEAR_FIRST = Answer(554, "5.7.0", "This port begins in clear, and offers STARTTLS if any TLS")
+_TLS_FIRST = Answer(554, "5.7.0", "This port speaks TLS, from the first byte on")
+_GUESSER = Answer(421, "4.7.0", "Too many failed logins from this address, try again later")
 _FULL = Answer(421, "4.7.0", "Too many connections, try again later")
 
 
 class SmtpDoor:
     """Takes mails from SMTP clients, and puts them on the queue."""
+
+    name = "smtp"
+    begins_with_tls = False
 
     def __init__(self, gate: Gate, settings: Settings, tls: SSLContext | None) -> None:
         """Make it ready. Raises ConfigError for logins that can't be read."""
@@ -75,9 +85,14 @@ class SmtpDoor:
         self.idle_s = settings.door_idle_s
         self.max_payload = settings.door_max_mb * _MB
         self._logins = Logins(settings.door_logins) if settings.door_logins else None
+        self.demands_login = self._logins is not None
         self._policy = self._usual_policy()
         self.reception = Reception(
-            self._converse, most=settings.door_connections, farewell=_FULL.wire
+            self._converse,
+            most=settings.door_connections,
+            farewell=_FULL.wire,
+            tls=tls if self.begins_with_tls else None,
+            in_clear=_TLS_FIRST.wire,
         )
 
     def start(self, listener: socket.socket) -> None:
@@ -104,7 +119,7 @@ class SmtpDoor:
     def _usual_policy(self) -> Policy:
         return Policy(
             hostname=self.host,
-            starttls=self.tls is not None,
+            starttls=self.tls is not None and not self.begins_with_tls,
             require_auth=self._logins is not None,
             auth_in_clear=True,
             mechanisms=USUAL,
@@ -123,12 +138,19 @@ class SmtpDoor:
             return _TOO_FAST
         return _objection(address, "5.1.7") if address else None
 
-    def _converse(self, sock: socket.socket, host: str) -> None:
-        client = _Client(self, sock, host)
+    def _converse(self, guest: Guest) -> None:
+        client = _Client(self, guest)
         try:
             client.run()
         finally:
-            client.close()
+            client.forget()
+
+
+class SmtpsDoor(SmtpDoor):
+    """The same with TLS from the first byte on (RFC 8314 3.3)."""
+
+    name = "smtps"
+    begins_with_tls = True
 
 
 class _Client(Conversation):
@@ -140,16 +162,19 @@ class _Client(Conversation):
         "_delay_s",
         "_door",
         "_failed_logins",
+        "_guest",
         "_share",
         "_since",
         "_taken",
     )
 
-    def __init__(self, door: SmtpDoor, sock: socket.socket, address: str) -> None:
-        super().__init__(sock, Server(door.policy_for(address)), door.tls)
-        sock.settimeout(door.idle_s)
+    def __init__(self, door: SmtpDoor, guest: Guest) -> None:
+        server = Server(door.policy_for(guest.host), is_encrypted=door.begins_with_tls)
+        super().__init__(guest.sock, server, door.tls)
+        guest.sock.settimeout(door.idle_s)
         self._door = door
-        self._address = address
+        self._guest = guest
+        self._address = guest.host
         self._share = door.gate.room.share()
         self._delay_s = 0.0
         self._taken: list[bytes | Answer] = []
@@ -167,14 +192,20 @@ class _Client(Conversation):
             self._server.close(_LEAVING)
         self._write()
         if self._server.is_cut:
-            see_out(self._sock)
+            self._guest.see_out()
 
-    def close(self) -> None:
-        """Close the socket, forget what had come."""
+    def forget(self) -> None:
+        """Forget what had come."""
         self._share.hold(0)
-        super().close()
+
+    def _read(self) -> bytes:
+        is_begun = self._server.phase not in _AT_REST
+        return self._guest.read(BLOCK, self._door.idle_s, is_begun=is_begun)
 
     def _hear(self, data: bytes) -> None:
+        if not self._guest.is_known and (refusal := self._refusal(data)):
+            self._server.close(refusal)
+            return
         super()._hear(data)
         self._came += len(data)
         if self._came >= _SOME:
@@ -185,6 +216,16 @@ class _Client(Conversation):
         if kept != self._share.bytes:
             self._keep(kept)
         gevent.sleep(0)  # a fast client must not keep the others waiting
+
+    def _refusal(self, data: bytes) -> Answer | None:
+        """Return what ends a client that says this, before anything of it is run."""
+        door, server = self._door, self._server
+        if data.startswith(_CLIENT_HELLO) and server.phase is Phase.NEW and not server.is_encrypted:
+            door.reception.note_tls(self._address)
+            return _CLEAR_FIRST
+        if door.demands_login and door.gate.guesses.wait_s(self._address, time.monotonic()):
+            return _GUESSER
+        return None
 
     def _note_life(self) -> None:
         self._came = 0
@@ -201,9 +242,9 @@ class _Client(Conversation):
         self._note_life()
 
     def _start_tls(self) -> None:
-        in_clear = self._sock
-        super()._start_tls()
-        self._door.reception.replace(in_clear, self._sock)
+        if self._tls:
+            self._guest.encrypt(self._tls, self._door.idle_s)
+            self._sock = self._guest.sock
 
     # Mails
 
@@ -244,6 +285,9 @@ class _Client(Conversation):
             self._push()
         if self._server.failed_logins > self._failed_logins:
             self._note_wrong_password()
+        if self._server.login is not None and not self._guest.is_known:
+            self._guest.is_known = True
+            self._door.gate.guesses.was_right(self._address, time.monotonic())
         has_written = super()._write()
         if has_written:
             self._note_life()
@@ -268,13 +312,19 @@ class _Client(Conversation):
             ids = iter(self._door.gate.submit(jobs))
         except Refused:
             return [each if isinstance(each, Answer) else _AWAY for each in taken]
+        if jobs:
+            self._guest.is_known = True
         return [each if isinstance(each, Answer) else _queued(next(ids)) for each in taken]
 
     def _note_wrong_password(self) -> None:
         """Say so, for whoever watches the log, and be slow: nobody shall try many."""
+        wrong = self._server.failed_logins - self._failed_logins
+        for _ in range(wrong):
+            self._door.gate.guesses.was_wrong(self._address, time.monotonic())
         self._failed_logins = self._server.failed_logins
-        log.warning("login_failed", door="smtp", host=self._address, times=self._failed_logins)
-        gevent.sleep(_FAILED_LOGIN_S)
+        times = self._failed_logins
+        log.warning("login_failed", door=self._door.name, host=self._address, times=times)
+        self._door.reception.leaving.wait(_FAILED_LOGIN_S)
 
 
 def _queued(job_id: str) -> Answer:

@@ -16,6 +16,7 @@ client gets an error, and the connection ends. Not promised: that a client which
 waiting knows that its bytes came at all.
 """
 
+import math
 import secrets
 import socket
 import time
@@ -30,7 +31,8 @@ from geomail.errors import PayloadError
 from geomail.intake import limits
 from geomail.intake.framing import Framing
 from geomail.intake.gate import Gate, Refused
-from geomail.intake.reception import Reception, see_out
+from geomail.intake.guest import Guest
+from geomail.intake.reception import Reception
 from geomail.intake.seldom import Seldom
 
 _READ_BYTES = 64 * 1024
@@ -40,6 +42,8 @@ _ROOM_S = 5.0
 _WRITE_S = 30.0
 _WRONG_TOKEN_S = 1.0
 _FULL = b'{"error": "too many connections: try again", "retry_after_s": 10}\n'
+
+_NEEDS_TLS = b'{"error": "this door speaks TLS, from the first byte on"}\n'
 
 _to_json = msgspec.json.Encoder().encode
 
@@ -53,8 +57,13 @@ class TcpDoor:
         self.idle_s = settings.door_idle_s
         self.most_bytes = limits.most_bytes(settings)
         self.say_refused = Seldom(log.info, "refused")
+        self.say_wrong = Seldom(log.warning, "wrong_token")
         self.reception = Reception(
-            self._converse, most=settings.door_connections, farewell=_FULL, tls=tls
+            self._converse,
+            most=settings.door_connections,
+            farewell=_FULL,
+            tls=tls,
+            in_clear=_NEEDS_TLS,
         )
 
     def start(self, listener: socket.socket) -> None:
@@ -65,8 +74,8 @@ class TcpDoor:
         """Let nobody in, and answer what has come."""
         self.reception.stop(grace_s)
 
-    def _converse(self, sock: socket.socket, host: str) -> None:
-        conversation = _Conversation(self, sock, host)
+    def _converse(self, guest: Guest) -> None:
+        conversation = _Conversation(self, guest)
         try:
             conversation.run()
         finally:
@@ -74,18 +83,23 @@ class TcpDoor:
 
 
 class _Ended(Exception):
-    """There is nothing more to expect of this client; the text is for it."""
+    """There is nothing more to expect of this client; the text, and `more`, are for it."""
+
+    def __init__(self, why: str, **more: object) -> None:
+        super().__init__(why)
+        self.more = more
 
 
 class _Conversation:
     """One connection."""
 
-    def __init__(self, door: TcpDoor, sock: socket.socket, host: str) -> None:
+    def __init__(self, door: TcpDoor, guest: Guest) -> None:
         self.share = door.gate.room.share()
         self._door = door
         self._gate = door.gate
-        self._sock = sock
-        self._host = host
+        self._guest = guest
+        self._sock = guest.sock
+        self._host = guest.host
         self._framing = Framing(most_bytes=door.most_bytes)
         self._is_trusted = door.token is None
         self._has_hung_up = False
@@ -99,16 +113,15 @@ class _Conversation:
                 gevent.sleep(0)  # a fast client must not keep the others waiting
         except _Ended as end:
             self._door.say_refused(door="tcp", host=self._host, why=str(end))
-            self._answer([_error(str(end))])
-            see_out(self._sock)
+            self._answer([_error(str(end), **end.more)])
+            self._guest.see_out()
 
     # ---- reading
 
     def _read(self) -> list[bytes]:
         """Wait for more, and return the documents that it ends."""
-        self._sock.settimeout(self._patience_s())
         try:
-            data = self._sock.recv(_READ_BYTES)
+            data = self._guest.read(_READ_BYTES, self._patience_s(), is_begun=bool(self._began))
         except TimeoutError:
             raise _Ended(self._why_late()) from None
         documents = self._feed(data)
@@ -167,6 +180,11 @@ class _Conversation:
             raise _Ended("the last document has no end")
 
     def _look_at_token(self, document: bytes) -> None:
+        guesses, now = self._gate.guesses, time.monotonic()
+        wait_s = guesses.wait_s(self._host, now)
+        if wait_s:
+            why = "too many wrong tokens from this address: try again"
+            raise _Ended(why, retry_after_s=math.ceil(wait_s))
         expected = self._door.token or b""
         try:
             given = msgspec.json.decode(document, type=dict[str, object]).get("token")
@@ -174,9 +192,12 @@ class _Conversation:
             given = None
         shown = given.encode() if isinstance(given, str) else b""
         if not secrets.compare_digest(shown, expected):
-            gevent.sleep(_WRONG_TOKEN_S)  # so that trying takes long
+            guesses.was_wrong(self._host, now)
+            self._door.say_wrong(door="tcp", host=self._host)
+            self._door.reception.leaving.wait(_WRONG_TOKEN_S)  # so that trying takes long
             raise _Ended('the first document must be {"token": "…"}, with the token of this door')
-        self._is_trusted = True
+        self._is_trusted = self._guest.is_known = True
+        guesses.was_right(self._host, now)
 
     def _push(self, documents: list[bytes]) -> None:
         delay_s = self._gate.rates.spend(self._host, len(documents), time.monotonic())
@@ -193,6 +214,8 @@ class _Conversation:
             refusal = _error(str(error), retry_after_s=error.retry_after_s)
             lines = [_error(why) if why else refusal for why in reasons]
         else:
+            if good:
+                self._guest.is_known = True
             more = {"pressure": "high"} if self._gate.pressure == "high" else {}
             lines = [_error(why) if why else _to_json({"id": next(ids)} | more) for why in reasons]
         self._answer(lines)

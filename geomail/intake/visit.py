@@ -25,10 +25,10 @@ import gevent
 import msgspec
 
 from geomail.intake.bodies import body_of
+from geomail.intake.guest import Guest
 from geomail.intake.heads import END, Fault, Head, fault_so_far, read_head
 from geomail.intake.limits import Share
 from geomail.intake.messages import Answer
-from geomail.intake.reception import see_out
 
 _HEAD_PIECE, _PIECE = 16 * 1024, 64 * 1024
 _SKIPPED = 64 * 1024
@@ -48,10 +48,11 @@ class GoneError(ConnectionError):
 class Visit:
     """A client's connection; `share` is for what is held of its jobs."""
 
-    def __init__(self, sock: socket.socket, host: str, share: Share, idle_s: float) -> None:
-        self.host = host
+    def __init__(self, guest: Guest, share: Share, idle_s: float) -> None:
+        self.guest = guest
+        self.host = guest.host
         self.share = share
-        self._sock = sock
+        self._sock = sock = guest.sock
         self._idle_s = idle_s
         self._held = b""  # of the next request
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -85,7 +86,7 @@ class Visit:
         held = self._held.lstrip(b"\r\n")
         while not held:
             try:
-                more = self._more(until - time.monotonic())
+                more = self._more(until - time.monotonic(), is_begun=False)
             except TimeoutError:
                 return b""
             if not more:
@@ -150,12 +151,11 @@ class Visit:
 
     def leave(self) -> None:
         """Say that nothing more comes from us, and let the client read what has come."""
-        see_out(self._sock)
+        self.guest.see_out()
 
-    def _more(self, within_s: float, most: int = _HEAD_PIECE) -> bytes:
+    def _more(self, within_s: float, most: int = _HEAD_PIECE, *, is_begun: bool = True) -> bytes:
         """Return what comes next, b"" at the end; raises TimeoutError."""
-        self._sock.settimeout(max(0.001, within_s))
-        data = self._sock.recv(most)
+        data = self.guest.read(most, max(0.001, within_s), is_begun=is_begun)
         gevent.sleep(0)  # a socket that is never empty would let nobody else have a turn
         return data
 

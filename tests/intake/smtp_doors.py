@@ -113,12 +113,17 @@ class Bare:
 
 @contextmanager
 def opened(
-    url: str, *, patience_s: float = PATIENCE_S, host: str = "127.0.0.1", **settings: Any
+    url: str,
+    *,
+    patience_s: float = PATIENCE_S,
+    host: str = "127.0.0.1",
+    kind: type[SmtpDoor] = SmtpDoor,
+    **settings: Any,
 ) -> Iterator[Opened]:
     """Open a door with these settings, and close it."""
     made = Settings(redis=url, helo="door.example", **settings)
     gate = Gate(Link(url, patience_s=patience_s), made)
-    door = SmtpDoor(gate, made, tls_of(made))
+    door = kind(gate, made, tls_of(made))
     gate.start()
     listener = bind("smtp", (host, 0))
     address = listener.getsockname()[:2]

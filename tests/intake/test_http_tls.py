@@ -1,7 +1,6 @@
 """The HTTP door over TLS: the same, and whoever speaks in clear is left."""
 
 import ssl
-from contextlib import suppress
 from http.client import HTTPSConnection
 
 import trustme
@@ -46,10 +45,11 @@ def test_a_refusal_is_read_before_the_end(opens: Open) -> None:
     client.close()
 
 
-def test_who_speaks_in_clear_is_left(opens: Open) -> None:
+def test_who_speaks_in_clear_is_told(opens: Open) -> None:
     house = guarded(opens)
-    with suppress(ConnectionResetError):
-        assert b"HTTP" not in house.talk(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    said = house.talk(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"https://" in said
     client = connected(house)
     assert ask(client, "GET", "/healthz").status == 200
     client.close()

