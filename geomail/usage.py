@@ -23,9 +23,9 @@ Usage:
   geomail run [--concurrency N] [--processes N] [--queue NAME]... [--relay URL]...
               [--from ADDR] [--retries N] [--burst] [--max-messages N] [--grace SECONDS]
               [--pidfile FILE] [--delivery-log FILE] [--redirect-to ADDR] [--tcp ADDR]
-              [--http ADDR] [--smtp ADDR] [--verbose] [options]
-  geomail listen [--tcp ADDR] [--http ADDR] [--smtp ADDR] [--queue NAME] [--grace SECONDS]
-                 [--pidfile FILE] [--verbose] [options]
+              [--http ADDR] [--smtp ADDR] [--smtps ADDR] [--verbose] [options]
+  geomail listen [--tcp ADDR] [--http ADDR] [--smtp ADDR] [--smtps ADDR] [--queue NAME]
+                 [--grace SECONDS] [--pidfile FILE] [--verbose] [options]
   geomail send (--to ADDR)... [--from ADDR] [--subject TEXT] [--text FILE] [--html FILE]
                [--attach FILE]... [--queue NAME] [options]
   geomail status [--json] [--queue NAME]... [options]
@@ -69,7 +69,7 @@ _SETTINGS_AS_OPTIONS = (
             "--verbose",
         ),
     ),
-    ("Options of run and listen:", ("--tcp", "--http", "--smtp")),
+    ("Options of run and listen:", ("--tcp", "--http", "--smtp", "--smtps")),
 )  # fmt: skip
 
 _ALSO = {

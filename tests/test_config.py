@@ -54,6 +54,7 @@ UNLIKE_AN_ADDRESS = {
     "listen_tcp": "9501",
     "listen_http": "[::1]:8025",
     "listen_smtp": "127.0.0.1:2587",
+    "listen_smtps": ":465",
     "url_hosts": "*.example.org",
     "url_networks": "10.0.0.0/8",
     "tasks": "shop.tasks",

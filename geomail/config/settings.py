@@ -154,14 +154,22 @@ class Settings:
     listen_smtp: tuple[str, int] | None = setting(
         None, listen_address, "door for mail by SMTP, as 127.0.0.1:2587", flag="--smtp ADDR"
     )
+    listen_smtps: tuple[str, int] | None = setting(
+        None,
+        listen_address,
+        "the same with TLS from the first byte on (needs door_cert), as 0.0.0.0:465",
+        flag="--smtps ADDR",
+    )
     door_token: str | None = setting(
         None, text, "secret that clients of the TCP and HTTP doors must show", is_secret=True
     )
     door_logins: str | None = setting(
-        None, text, "file with lines of USER:PASSWORD that the SMTP door demands"
+        None, text, "file with lines of USER:PASSWORD that the SMTP doors demand"
     )
     door_cert: str | None = setting(
-        None, text, "PEM file with certificate and key: the doors speak TLS (SMTP: STARTTLS)"
+        None,
+        text,
+        "PEM file with certificate and key: the doors speak TLS (`listen_smtp`: STARTTLS)",
     )
     door_connections: int = setting(1000, whole(1, 100_000), "connections to each door at a time")
     door_rate: int = setting(

@@ -33,6 +33,7 @@ _CLASSES = {
     "tcp": ("geomail.intake.tcp", "TcpDoor"),
     "http": ("geomail.intake.http", "HttpDoor"),
     "smtp": ("geomail.intake.smtp", "SmtpDoor"),
+    "smtps": ("geomail.intake.smtp", "SmtpsDoor"),
 }
 
 

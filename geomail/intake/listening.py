@@ -4,8 +4,8 @@
         parent  binds, and hands each worker the same sockets (GEOMAIL_DOORS=tcp:5,http:6)
         worker  accepts from them; one that retires leaves the queue of connections to the others
 
-systemd's sockets (LISTEN_FDS) are told apart by FileDescriptorName=tcp, http or smtp, else by
-their addresses, else they serve the doors that are configured, in this order.
+systemd's sockets (LISTEN_FDS) are told apart by FileDescriptorName=tcp, http, smtp or smtps, else
+by their addresses, else they serve the doors that are configured, in this order.
 
 Promised: a door that can't be opened is one line and exit status 2, before anything is accepted.
 Not promised: a door that is safe on a public address without a token, logins or TLS; that is
@@ -14,7 +14,7 @@ warned of. No gevent here: the parent of several workers binds too.
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from ipaddress import ip_address
 
@@ -24,11 +24,11 @@ from geomail.errors import ConfigError
 
 Listeners = dict[str, socket.socket]
 
-NAMES = ("tcp", "http", "smtp")
+NAMES = ("tcp", "http", "smtp", "smtps")
 DOORS_VARIABLE = "GEOMAIL_DOORS"
 _BACKLOG = 4096  # or what the system allows, if that is less
 _FIRST_FD = 3  # sd_listen_fds(3)
-_WAYS_TO_SHOW = {"tcp": "door_token", "http": "door_token", "smtp": "door_logins"}
+BY_LOGIN = frozenset(("smtp", "smtps"))  # others: by door_token
 _ANYBODY = "anybody who reaches it can send: set door_token, or listen on 127.0.0.1"
 _THIS_MACHINE = "only programs on this machine can send: set door_logins, or listen on 127.0.0.1"
 _READABLE = "the secret can be read on its way: set door_cert"
@@ -51,6 +51,7 @@ def open_all(settings: Settings, environ: MutableMapping[str, str] = os.environ)
     addresses = {} if settings.process or settings.burst else wanted(settings)
     listeners = _from_parent(environ) or _from_systemd(addresses, environ)
     try:
+        require_certificate(settings, [*listeners, *addresses])
         for name, address in addresses.items():
             if name not in listeners:
                 listeners[name] = bind(name, address)
@@ -77,8 +78,17 @@ def require(listeners: Listeners) -> None:
     """Raise ConfigError when there is nothing to listen on."""
     if not listeners:
         raise ConfigError(
-            "listen on what? pass --tcp, --http or --smtp, each with an address,"
+            "listen on what? pass --tcp, --http, --smtp or --smtps, each with an address,"
             " as --tcp 127.0.0.1:9501"
+        )
+
+
+def require_certificate(settings: Settings, names: Iterable[str]) -> None:
+    """Raise ConfigError where a door that begins with TLS has no certificate."""
+    if "smtps" in names and settings.door_cert is None:
+        raise ConfigError(
+            "the smtps door begins with TLS and has no certificate:"
+            " set door_cert to a PEM file with certificate and key"
         )
 
 
@@ -176,7 +186,7 @@ def _from_systemd(
         close_all(found | dict(zip(map(str, range(len(others))), others, strict=True)))
         raise ConfigError(
             f"systemd hands over a socket that no door is for: {left};"
-            " name it by FileDescriptorName=tcp, http or smtp"
+            " name it by FileDescriptorName=tcp, http, smtp or smtps"
         )
     return found | dict(zip(free, others, strict=False))
 
@@ -213,8 +223,8 @@ def _warn_of_strangers(name: str, listener: socket.socket, settings: Settings) -
     address = _address_of(listener)
     if listener.family not in (socket.AF_INET, socket.AF_INET6) or is_loopback(address[0]):
         return
-    is_smtp = name == "smtp"
-    if getattr(settings, _WAYS_TO_SHOW[name]) is None:
+    is_smtp = name in BY_LOGIN
+    if (settings.door_logins if is_smtp else settings.door_token) is None:
         event, hint = (
             ("door_for_this_machine", _THIS_MACHINE) if is_smtp else ("open_door", _ANYBODY)
         )

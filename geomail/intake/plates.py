@@ -28,6 +28,7 @@ def plates(settings: Settings) -> Iterator[tuple[str, Callable[[], Sequence[str]
 
 
 def _plate(name: str, address: tuple[str, int], settings: Settings) -> list[str]:
+    listening.require_certificate(settings, [name])
     has_tls = certificate.tls_of(settings) is not None
     offered = "STARTTLS" if name == "smtp" else "from the start"
     return [
@@ -49,11 +50,12 @@ def _state_of(name: str, address: tuple[str, int]) -> str:
 
 
 def _who(name: str, host: str, settings: Settings) -> str:
-    if name == "smtp" and settings.door_logins:
+    is_smtp = name in listening.BY_LOGIN
+    if is_smtp and settings.door_logins:
         users = len(read_logins(settings.door_logins))
         return f"who logs in: {users} user{'' if users == 1 else 's'} in {settings.door_logins}"
-    if name != "smtp" and settings.door_token:
+    if not is_smtp and settings.door_token:
         return "whoever shows door_token"
-    if name == "smtp" or listening.is_loopback(host):
+    if is_smtp or listening.is_loopback(host):
         return "programs on this machine"
     return "anybody who reaches it: set door_token, or listen on 127.0.0.1"

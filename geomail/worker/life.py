@@ -45,8 +45,8 @@ _COUNT_S, _HASTY_COUNT_S = 5.0, 0.5
 # What SIGHUP can't change in a running worker.
 _FIXED = (
     "concurrency", "redis", "queues", "lease_s", "beat_s", "delivery_log", "data", "burst",
-    "listen_tcp", "listen_http", "listen_smtp", "door_token", "door_logins", "door_cert",
-    "door_connections", "door_rate", "door_max_mb", "door_idle_s",
+    "listen_tcp", "listen_http", "listen_smtp", "listen_smtps", "door_token", "door_logins",
+    "door_cert", "door_connections", "door_rate", "door_max_mb", "door_idle_s",
 )  # fmt: skip
 
 
