@@ -57,6 +57,7 @@ _TAKING_JOBS: tuple[_Install, ...] = (
     peers.celery_processes,
     peers.celery_greenlets,
     peers.phpmailer,
+    peers.redis_nodemailer,
 )
 _SENDING_ONLY = (peers.nodemailer, peers.slimta)
 

@@ -19,6 +19,8 @@ _SET = (
     "throughput.py --count 30000 --runs 3",
     "throughput.py --count 20000 --runs 1 --kind both",
     "throughput.py --count 3000 --runs 1 --size 102400",
+    "ladder.py --concurrency 10,1000 --processes 2 --runs 1",
+    "where.py --part steps --count 20000 --runs 1",
     "idle.py --count 200 --rest 5",
     "compose.py",
     "conversation.py --count 20000 --runs 2 --traced 1000",

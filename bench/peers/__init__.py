@@ -104,19 +104,30 @@ def aiosmtplib() -> Peer:
 
 def nodemailer() -> Peer:
     """Return nodemailer, in a folder of its own; raises Missing."""
+    return _node("nodemailer", "nodemailer_pool.js", "nodemailer")
+
+
+def redis_nodemailer() -> Peer:
+    """Return ioredis and nodemailer, popping jobs; raises Missing."""
+    return _node("nodemailer-jobs", "nodemailer_jobs.js", "nodemailer", "ioredis")
+
+
+def _node(folder: str, program: str, *packages: str) -> Peer:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         raise Missing("node and npm are not installed")
-    modules = _folder("nodemailer") / "node_modules"
-    package = modules / "nodemailer" / "package.json"
-    if not package.exists():
+    modules = _folder(folder) / "node_modules"
+    described = [modules / package / "package.json" for package in packages]
+    if not all(package.exists() for package in described):
         quiet = ["--loglevel=error", "--no-audit", "--no-fund", "--prefix", str(modules.parent)]
-        _call([npm, "install", *quiet, "nodemailer"])
-    version = json.loads(package.read_text())["version"]
+        _call([npm, "install", *quiet, *packages])
+    named = [
+        f"{package} {json.loads(file.read_text())['version']}"
+        for package, file in zip(packages, described, strict=True)
+    ]
+    use = f"its pool, node {_call([node, '--version'])}"
     environ = {"NODE_PATH": str(modules)}
-    command = [node, str(_HERE / "nodemailer_pool.js")]
-    name = f"nodemailer {version}"
-    return Peer(name, f"its pool, node {_call([node, '--version'])}", command, environ)
+    return Peer(" + ".join(named), use, [node, str(_HERE / program)], environ)
 
 
 def slimta() -> Peer:
