@@ -1,4 +1,7 @@
-"""Every bench can be asked what it does, and refuses what it does not know before it measures."""
+"""Every bench can be asked what it does, and refuses what it does not know before it measures.
+
+One is run, with few mails: the one that drives the most rooms of geomail by itself.
+"""
 
 import subprocess
 import sys
@@ -7,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import NeedsProgram
 
 BENCH = Path(__file__).parents[1] / "bench"
 # Parts of others, or programs that others start: told apart by having no parser of flags.
@@ -63,3 +67,14 @@ def test_without_what_it_needs_a_bench_says_what_to_install() -> None:
     assert "gevent" in told.stderr
     assert "scripts/bench" in told.stderr
     assert "Traceback" not in told.stderr
+
+
+def test_the_steps_of_a_mail_can_be_measured(needs_program: NeedsProgram) -> None:
+    needs_program("smtp-sink")
+    told = ask(BENCH / "where.py", "--part", "steps", "--count", "400", "--runs", "1")
+    assert told.returncode == 0, told.stderr
+    rows = [line.split(" | ") for line in told.stdout.splitlines() if line.startswith("| ")]
+    measured = {row[0].removeprefix("| "): row[2] for row in rows[1:]}
+    assert len(measured) == 7
+    assert float(measured["compose"]) > 0
+    assert float(measured["decode + route"]) > 0
