@@ -7,6 +7,7 @@ keys are read one after the other: where a worker moves something in between, th
 import re
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from scenarios.stage import Stage
@@ -65,14 +66,11 @@ def check(stage: Stage, *, pushed: int, delivered: int) -> None:
     `pushed` jobs, none of them split, of which `delivered` are no longer Redis's business.
     """
     deadline = time.monotonic() + _MOVES_S
-    while True:
-        try:
-            _check(stage, pushed, delivered)
-            return
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
+    while time.monotonic() < deadline:
+        with suppress(AssertionError):
+            return _check(stage, pushed, delivered)
         time.sleep(0.05)
+    return _check(stage, pushed, delivered)
 
 
 def _check(stage: Stage, pushed: int, delivered: int) -> None:
