@@ -37,7 +37,9 @@ local function drop(id)
     return false, 0
   end
   local json = match(header_of(value), '^%d+ %d+ (.*)$')
-  free_key(KEYS[6], KEYS[7], id, json)
+  if not root_of(id) then -- of a split job it is given back when the last part dies
+    free_key(jobs, dead, KEYS[6], KEYS[7], id, json)
+  end
   note_outcome(KEYS[8], KEYS[9], now_ms(), id, 'dropped', json)
   return true, #value
 end

@@ -2,7 +2,8 @@
 --
 -- A job in T:jobs is `<deaths> <first seen ms> {json}\n<bytes>`. A part of a split job is `<root>/<k>`
 -- (a part of a part `<root>/<k>/<j>`): it has no bytes of its own, they lie under the root, and the field
--- `<root>/` counts the parts that still exist. A reference is `\1<id>`.
+-- `<root>/` counts the parts that still exist. A reference is `\1<id>`. Where such a job has a dedupe key, the field
+-- `<root>/-` names the parts that have died, as ' /1 /3 ', and has a '+' among them when one was delivered.
 local call, sub, find, match, byte = redis.call, string.sub, string.find, string.match, string.byte
 -- Characters in T:open:<worker>: '.', 'b' (moved unread: a producer's bytes, whatever they begin with), 's', 'x'.
 local LIVE, UNREAD, SUSPECT, SETTLED = 46, 98, 115, 120
@@ -86,7 +87,7 @@ end
 -- Count `change` parts of a root; it goes, bytes and all, with its last part.
 local function count_parts(jobs, root, change)
   if call('HINCRBY', jobs, root .. '/', change) <= 0 then
-    call('HDEL', jobs, root, root .. '/')
+    call('HDEL', jobs, root, root .. '/', root .. '/-')
   end
 end
 
@@ -101,7 +102,7 @@ local function forget(jobs, delayed, dead, id)
   if root then
     count_parts(jobs, root, -1)
   else
-    call('HDEL', jobs, id .. '/')
+    call('HDEL', jobs, id .. '/', id .. '/-')
   end
   return true
 end
@@ -127,12 +128,53 @@ local function are_hashes(a, b)
   return type(redis.pcall('HLEN', a)) == 'number' and type(redis.pcall('HLEN', b)) == 'number'
 end
 
--- Give back the dedupe key that a job's json names, if the job still holds it: it died, or was dropped.
-local function free_key(seen_a, seen_b, id, json)
+local function note_part(jobs, root, what)
+  local noted = call('HGET', jobs, root .. '/-') or ' '
+  if not find(noted, ' ' .. what .. ' ', 1, true) then
+    noted = noted .. what .. ' '
+    call('HSET', jobs, root .. '/-', noted)
+  end
+  return noted
+end
+
+-- Whether a part of a split job may still be delivered, as far as `noted` tells: of all that are left it names the dead.
+local function has_living_parts(jobs, dead, root, noted)
+  local left = tonumber(call('HGET', jobs, root .. '/') or 0)
+  local _, named = string.gsub(noted, ' /', '')
+  if named < left then
+    return true
+  end
+  for part in string.gmatch(noted, '/%S+') do
+    left = left - (call('ZSCORE', dead, root .. part) and 1 or 0)
+  end
+  return left > 0
+end
+
+-- Note that a job is delivered, before it goes: if it is a part, the dedupe key of the whole stays taken.
+local function keep_key(jobs, id)
+  local root = root_of(id)
+  local value = root and call('HGET', jobs, id)
+  if value and find(value, '"dedupe":', 1, true) and call('HEXISTS', jobs, root) == 1 then
+    note_part(jobs, root, '+')
+  end
+end
+
+-- Give back the dedupe key that a job's json names, if the job still holds it: it died, or was dropped. It stays taken
+-- where somebody has had the mail, and while another part of it may be delivered.
+local function free_key(jobs, dead, seen_a, seen_b, id, json)
   if not (find(json, '"dedupe":', 1, true) and are_hashes(seen_a, seen_b)) then
     return
   end
-  local key, holder = cjson.decode(json).dedupe, root_of(id) or id
+  local root, is_reached = root_of(id), find(json, '"reached":true', 1, true)
+  if root then
+    local noted = note_part(jobs, root, sub(id, #root + 1))
+    noted = is_reached and note_part(jobs, root, '+') or noted
+    is_reached = find(noted, '+', 1, true) or has_living_parts(jobs, dead, root, noted)
+  end
+  if is_reached then
+    return
+  end
+  local key, holder = cjson.decode(json).dedupe, root or id
   for _, seen in ipairs({seen_a, seen_b}) do
     local held = call('HGET', seen, key)
     if held and match(held, '^%d+ (.*)$') == holder then

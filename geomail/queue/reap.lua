@@ -79,7 +79,7 @@ local function bring_back(id, deaths, first, json, bytes, is_suspect)
   bytes_moved = bytes_moved + #bytes
   if is_suspect then
     call('ZADD', dead, now, id)
-    free_key(KEYS[8], KEYS[9], id, json)
+    free_key(jobs, dead, KEYS[8], KEYS[9], id, json)
     note_outcome(KEYS[10], KEYS[11], now, id, 'dead', json)
     counted.dead = (counted.dead or 0) + 1
   elseif deaths >= 2 then

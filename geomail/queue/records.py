@@ -25,6 +25,7 @@ class JobState(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     at_ms: int | None = None  # when it was tried last
     retried_ms: int | None = None  # a person put it back: its age counts from here
     dedupe: str | None = None  # the key that it claimed; given back when it dies
+    reached: bool = False  # somebody has had it: the key that it claimed stays taken
     told: bool = False  # somebody knows its id, and may ask what became of it
     callback: bool = False  # a follow-up of ours: no producer can write that
     had: list[str] | None = None  # to whom it was delivered, while nobody was called back for that

@@ -23,7 +23,8 @@
 -- same call may run twice. A touched job that is gone from `jobs` was delivered by somebody else: its slot is
 -- closed and nothing is written. The copy comes before the removal: characters in `open` are written last.
 -- A follow-up is pushed when the slot moves, and only then, under the id `<worker>.<seq>.<index>.cb`: of a place that is
--- settled once. The end of a job whose json says `told` goes to `outcomes`; what dies gives its dedupe key back.
+-- settled once. The end of a job whose json says `told` goes to `outcomes`; what dies gives its dedupe key back,
+-- the parts of one job together, and only where none was delivered.
 -- O(1) for a done slot that was never touched; otherwise O(bytes of the job). All that is parked is written by one
 -- command for the jobs, one for the timers, and one for each route.
 local open, jobs, delayed, dead, front, suspects, routes, workers, stats =
@@ -66,7 +67,7 @@ end
 
 local function bury(id, json)
   call('ZADD', dead, now, id)
-  free_key(KEYS[10], KEYS[11], id, json)
+  free_key(jobs, dead, KEYS[10], KEYS[11], id, json)
   tell(id, 'dead', json)
 end
 
@@ -253,6 +254,9 @@ local function split(b, index, whole_id, parts)
     if root then
       call('HDEL', jobs, id)
       count_parts(jobs, root, -1)
+      if parts[#parts].fate == 'dead' then -- else one lives, or died when this one was still counted
+        free_key(jobs, dead, KEYS[10], KEYS[11], id .. '/' .. #parts, parts[#parts].json)
+      end
     end
     count('split')
   end
@@ -274,6 +278,7 @@ function kinds.done(b, index)
     end
     tables[b][index + 1] = SETTLED
   end
+  keep_key(jobs, id)
   if forget(jobs, delayed, dead, id) then
     count('delivered')
     tell(id, 'delivered', json or '')

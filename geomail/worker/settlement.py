@@ -44,15 +44,17 @@ def record_of(
         return Done(delivery.slot)
     slot, email = delivery.slot, delivery.email
     verdict = _judged(slot, email, outcomes, settings=settings, now_ms=now_ms, chance=chance)
-    later, never = verdict.later, verdict.never
+    later, never, state = verdict.later, verdict.never, verdict.state
+    if state.dedupe is not None and any(each.fate is Fate.DELIVERED for each in outcomes):
+        state = msgspec.structs.replace(state, reached=True)
     if not never:
-        return Retry(delivery.slot, verdict.due_in_ms, _for(delivery, later, verdict.state))
+        return Retry(delivery.slot, verdict.due_in_ms, _for(delivery, later, state))
     dead = msgspec.structs.replace(
-        _for(delivery, never, verdict.state), reason=_reason(outcomes[never[0]]), at_ms=now_ms
+        _for(delivery, never, state), reason=_reason(outcomes[never[0]]), at_ms=now_ms
     )
     if not later:
         return Dead(delivery.slot, dead)
-    retried = _for(delivery, later, verdict.state)
+    retried = _for(delivery, later, state)
     return Split(delivery.slot, [Part(retried, ("retry", verdict.due_in_ms)), Part(dead, "dead")])
 
 

@@ -123,9 +123,12 @@ class Settler:
         self, delivery: Delivery, delivered: list[tuple[str, Outcome]], lane: Lane
     ) -> None:
         """Note who has it already of a delivery that goes on; nothing is settled yet."""
+        state = delivery.slot.state
+        if delivered and state.dedupe is not None:
+            delivery.slot.state = state = msgspec.structs.replace(state, reached=True)
         if delivery.email.callback_url is not None:
-            had = [*(delivery.slot.state.had or ()), *(one for one, _ in delivered)]
-            delivery.slot.state = msgspec.structs.replace(delivery.slot.state, had=had)
+            had = [*(state.had or ()), *(one for one, _ in delivered)]
+            delivery.slot.state = msgspec.structs.replace(state, had=had)
         self._journal.note(delivery.queue.name, delivery.slot)
         if self.delivery_log.is_wanted:
             self.delivery_log.note(delivery, delivered, lane)

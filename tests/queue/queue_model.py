@@ -24,6 +24,8 @@ class Job:
     root: "Job | None" = None
     parts: int = 0
     key: str | None = None  # the dedupe key in its json
+    died: "set[Job]" = field(default_factory=set)  # parts of it that have, with a key
+    is_had: bool = False  # one of those was delivered
 
     @property
     def is_whole(self) -> bool:
@@ -91,7 +93,14 @@ class Model:
         self.free(job)
 
     def free(self, job: Job) -> None:
-        if job.key and self.seen.get(job.key) is (job.root or job):
+        if not job.key:
+            return
+        root = job.root
+        if root is not None:
+            root.died.add(job)
+            if root.is_had or root.parts > len(root.died & self.dead):
+                return
+        if self.seen.get(job.key) is (root or job):
             del self.seen[job.key]
 
     def meet(self, job: Job) -> bool:
@@ -235,6 +244,8 @@ class Model:
     def _deliver(self, job: Job) -> int:
         """Forget a job that was delivered, and return how many deliveries that accounts for."""
         weight = job.parts or 1
+        if job.root and job.key and job.is_whole:
+            job.root.is_had = True
         return weight if self.forget(job) else 0
 
     def move(self, name: str, seq: int, index: int, place: str, key: str | None) -> bool:
@@ -293,6 +304,8 @@ class Model:
             if whole.root:
                 whole.exists = False
                 self.count_parts(whole.root, -1)
+                if fates[-1] == "dead":
+                    self.free(part)
         batch.states[index] = "x"
         self._close(name, seq)
         return stay, is_there
@@ -343,7 +356,8 @@ class Model:
         self.dead.discard(job)
         if self.meet(job):
             self.forget(job)
-            self.free(job)
+            if job.root is None:
+                self.free(job)
             self.dropped += 1
 
     # -- what Redis must hold now
@@ -369,9 +383,11 @@ class Model:
                 found[f"batch:{name}:{seq}"] = len(batch.jobs)
         return {name: content for name, content in found.items() if content}
 
-    def _jobs(self) -> dict[str, int]:
-        found = {job.id: job.deaths for job in self.touched if job.exists}
-        found.update({f"{job.id}/": job.parts for job in self.touched if job.exists and job.parts})
+    def _jobs(self) -> dict[str, Any]:
+        there = [job for job in self.touched if job.exists]
+        found: dict[str, Any] = {job.id: job.deaths for job in there}
+        found.update({f"{job.id}/": job.parts for job in there if job.parts})
+        found.update({f"{job.id}/-": _noted(job) for job in there if job.died or job.is_had})
         return found
 
     def at_rest(self) -> Iterator[Job]:
@@ -384,3 +400,8 @@ class Model:
             for batch in worker.open.values():
                 pairs = zip(batch.jobs, batch.states, strict=True)
                 yield from (job for job, state in pairs if state != "x" and job.is_whole)
+
+
+def _noted(root: Job) -> set[str]:
+    """Return what is noted of the parts of a split job."""
+    return {part.id.removeprefix(root.id) for part in root.died} | ({"+"} if root.is_had else set())

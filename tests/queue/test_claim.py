@@ -129,6 +129,70 @@ def test_parts_go_on_by_the_claim_of_the_whole(queue: Queue) -> None:
     assert queue.claim([("order 1", part.id) for part in parts], DAY_H) == [True, True]
     assert not claim(queue, b)
     queue.settle([Dead(parts[0], parts[0].state)])
+    assert not claim(queue, b), "the other part may be delivered"
+    queue.settle([Dead(parts[1], parts[1].state)])
+    assert claim(queue, b)
+
+
+def split(queue: Queue, fates: list[Any]) -> tuple[list[Slot], Slot]:
+    """Claim for a job of parts with these fates; return those in work, and who comes next."""
+    whole, b = take(queue, b"a", b"b")
+    assert claim(queue, whole)
+    return queue.settle([Split(whole, [Part(whole.state, fate) for fate in fates])]), b
+
+
+def test_a_delivered_part_keeps_the_key(queue: Queue) -> None:
+    parts, b = split(queue, ["slot", "slot", "slot"])
+    queue.settle([Dead(parts[0], parts[0].state)])
+    queue.settle([Done(parts[1])])
+    queue.settle([Dead(parts[2], parts[2].state)])
+    assert not claim(queue, b)
+    assert queue.dead_drop(every=True) == 2
+    assert not claim(queue, b)
+
+
+def test_parts_that_were_put_back_live(queue: Queue) -> None:
+    parts, b = split(queue, ["slot", "dead", ("retry", 10**9)])
+    assert queue.dead_retry([f"{parts[0].id[:-2]}/2"]) == 1
+    queue.settle([Dead(parts[0], parts[0].state)])
+    assert not claim(queue, b)
+    [again] = queue.take(1).slots
+    queue.settle([Dead(again, again.state)])
+    assert not claim(queue, b), "one is delayed"
+
+
+def test_parts_of_parts_give_the_key_back_with_the_last(queue: Queue) -> None:
+    parts, b = split(queue, ["slot", "dead"])
+    dead = Part(parts[0].state, "dead")
+    for _ in ("once", "and once more"):
+        queue.settle([Split(parts[0], [dead, dead])])
+    assert claim(queue, b)
+
+
+def test_dropped_parts_count_no_more(queue: Queue) -> None:
+    parts, b = split(queue, ["slot", "dead"])
+    assert queue.dead_drop(every=True) == 1
+    assert not claim(queue, b)
+    queue.settle([Dead(parts[0], parts[0].state)])
+    assert claim(queue, b)
+
+
+@pytest.mark.parametrize("is_split", [True, False])
+def test_whom_some_have_had_keeps_its_key_for_the_window(
+    queue: Queue, raw: Raw, is_split: bool
+) -> None:
+    if is_split:
+        ends, b = split(queue, ["slot", "slot"])
+    else:
+        *ends, b = take(queue, b"a", b"b")
+        assert claim(queue, ends[0])
+    ends[0].state = msgspec.structs.replace(ends[0].state, reached=True)
+    for end in ends:
+        queue.settle([Dead(end, end.state)])
+    assert not claim(queue, b)
+    [bucket] = raw.keys("{queue:email}:seen:*")
+    since, _, holder = raw.hget(bucket, "order 1").partition(b" ")
+    raw.hset(bucket, "order 1", b"%d %s" % (int(since) - DAY_H * 3_600_000, holder))
     assert claim(queue, b)
 
 

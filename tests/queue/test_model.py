@@ -476,12 +476,18 @@ def _comparable(name: str, content: Any) -> Any:
         case "delayed" | "dead":
             return {job.decode() for job in content}
         case "jobs":
-            return {job.decode(): int(value.split()[0]) for job, value in content.items()}
+            return {job.decode(): _comparable_job(job, value) for job, value in content.items()}
         case "open":
             return {seq.decode(): entry.split()[-1].decode() for seq, entry in content.items()}
         case "batch":
             return len(content)
     return content
+
+
+def _comparable_job(name: bytes, value: bytes) -> Any:
+    if name.endswith(b"/-"):
+        return set(value.decode().split())
+    return int(value.split()[0])
 
 
 @pytest.fixture

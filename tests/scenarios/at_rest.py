@@ -79,7 +79,7 @@ def _check(stage: Stage, pushed: int, delivered: int) -> None:
     twice = [(pair, n) for pair, n in places.items() if by_id[pair[0]] > 1]
     assert not twice, f"in two places: {twice[:5]}"
     kept = {field.decode() for field in stage.redis.hkeys(PREFIX + "jobs")}
-    unnamed = {re.sub(r"/$", "", job_id) for job_id in kept} - by_id.keys()
+    unnamed = {re.sub(r"/-?$", "", job_id) for job_id in kept} - by_id.keys()
     assert not unnamed, f"in jobs, and named by no key: {sorted(unnamed)[:5]}"
     batches = {key.decode().removeprefix(PREFIX) for key in stage.redis.keys(f"{PREFIX}batch:*")}
     opened = {

@@ -69,6 +69,17 @@ def test_some_never_is_dead_for_those_that_are_left() -> None:
     assert record.state.reason == "RCPT: 550 No such user"
 
 
+def test_a_key_is_noted_to_stay_where_some_have_had_it() -> None:
+    claimed = JobState(dedupe="order 1")
+    assert not settled(delivery(2, state=claimed), LATER, NEVER).parts[0].state.reached
+    assert settled(delivery(2, state=claimed), OK, NEVER).state.reached
+    assert not settled(delivery(2), OK, NEVER).state.reached
+    split = settled(delivery(3, state=claimed), OK, LATER, NEVER)
+    assert [part.state.reached for part in split.parts] == [True, True]
+    later = JobState(dedupe="order 1", reached=True, rcpt=["r0@example.org"])
+    assert settled(delivery(2, state=later), NEVER).state.reached
+
+
 def test_later_and_never_part_ways() -> None:
     record = settled(delivery(3), OK, LATER, NEVER)
     assert type(record) is Split
