@@ -4,11 +4,30 @@
 answer without gevent, in a few hundredths of a second. The parent of several workers has no use for
 it either: whether this process is one, its settings say. What reads them imports no socket, thread
 or signal, so the patches of all others still come before anything that they change.
+
+Ctrl-C ends a command from here on, in one line and with status 130, in the middle of an import too:
+an exception would be a traceback there. Who has something to tidy up takes the signal himself.
 """
 
+import _signal  # type: ignore[import-not-found]  # the C module, which nobody patches
 import os
 import sys
 from collections.abc import Sequence
+
+
+def _leave(number: int, _frame: object) -> None:
+    try:
+        os.write(2, b"geomail: interrupted\n")
+    finally:
+        os._exit(128 + number)
+
+
+# Not where it is ignored: a shell says so to what it runs in the background.
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _leave)
+for _name in ("stdin", "stdout", "stderr"):
+    if getattr(sys, _name) is None:  # closed: else the next file or socket would get its number
+        setattr(sys, _name, open(os.devnull, "r+"))  # noqa: SIM115, PTH123 - for ever
 
 
 def _is_parent(argv: Sequence[str]) -> bool:
@@ -28,10 +47,6 @@ if not {"--help", "-h", "--version"}.intersection(sys.argv[1:]) and not _is_pare
     from gevent import monkey
 
     monkey.patch_all()
-
-    from gevent.hub import Hub
-
-    Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)  # the command says it, in one line
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 geomail.usage says what can be typed. One short function a command; each imports what it needs when
 it is called, so that `--help` costs no network stack. An error is one line on standard error that
-says what to do; 0 is done, 1 failed, 2 wrong usage or configuration.
+says what to do; 0 is done, 1 failed, 2 wrong usage or configuration, 130 interrupted.
 """
 
 import os
@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ _STARTS_S = 5.0  # a run that was begun a moment ago has started its Redis by th
 _LOOK_AGAIN_S = 0.05
 _MARGIN_S = 5.0
 _MOST = 10_000_000
+_INTERRUPTED = 130  # as a shell has it: 128 and the signal's number
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         status = 1
     except KeyboardInterrupt:
-        status = _complain("interrupted", 1)
+        status = _complain("interrupted", _INTERRUPTED)
     _end_output()
     return status
 
@@ -87,7 +89,8 @@ def _obey(argv: Sequence[str]) -> int:
 
 
 def _complain(what: object, status: int) -> int:
-    print(f"geomail: {what}", file=sys.stderr)
+    with suppress(OSError):  # nobody reads it
+        print(f"geomail: {what}", file=sys.stderr)
     return status
 
 

@@ -135,7 +135,7 @@ bdat+502@…, drip+2@…, junk@…, twice@…, skip@….
 
 _ELSEWHERE = """\
 Each setting can also come from a variable (GEOMAIL_CONCURRENCY) or from geomail.toml.
-Exit status: 0 done, 1 failed, 2 wrong usage or configuration.
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.
 """
 
 COMMANDS = (

@@ -93,7 +93,7 @@ def test_interrupted(surroundings: dict[str, str], when: str, number: signal.Sig
         process.send_signal(number)
         process.stdout.read()
         assert process.stderr.read() == b"geomail: interrupted\n"
-    assert process.returncode == 1
+    assert process.returncode == 130
 
 
 def test_no_redis_installed(surroundings: dict[str, str]) -> None:
