@@ -149,7 +149,7 @@ class Carriers:
         elif settings.url_hosts:
             from geomail.carriers.requests import Requests
 
-            self._requests = Requests(settings)
+            self._requests = Requests(settings, pause_s=self._pause_s)
         self._url.most, self._calls.most = settings.url_concurrency, settings.task_processes
         for route in self._url.routes.values():
             route.backoff.end()
@@ -237,34 +237,47 @@ class Carriers:
             gevent.spawn(self._carry, route, task)
 
     def _carry(self, route: TaskRoute, task: Task) -> None:
-        began, asked_s = time.monotonic(), None
+        began, asked_s, host = time.monotonic(), None, None
         if not task.is_mine():
             self._let_go(route, task)
             self._give_back([task])
             return
         try:
-            outcome, asked_s = self._do(task)
+            outcome, asked_s, host = self._do(task)
         except Exception as error:  # noqa: BLE001 - the top of a greenlet
             log.error("task_broke", id=task.slot.id, why=repr(error))
             outcome = Outcome(Fate.LATER, Blame.MESSAGE, "internal", repr(error))
         if task not in route.active:
             return  # given back by a drain
-        self._judge(route, outcome, began=began, asked_s=asked_s)
+        whose = self._whose(route, host)
+        self._judge(whose, outcome, began=began, asked_s=asked_s)
         self._let_go(route, task)
         if outcome.fate is Fate.AGAIN:
             self._give_back([task])
         else:
             self._report(task, outcome, asked_s)
 
-    def _do(self, task: Task) -> tuple[Outcome, float | None]:
+    def _do(self, task: Task) -> tuple[Outcome, float | None, str | None]:
         job, slot = task.job, task.slot
         if isinstance(job, HttpTask) and self._requests is not None:
             metrics.count("urls")
             answer = self._requests.fetch(job, job_id=slot.id, is_callback=slot.state.callback)
-            return answer.outcome, answer.again_in_s
+            return answer.outcome, answer.again_in_s, answer.host
         if isinstance(job, CallTask) and self._caller is not None:
-            return self._caller.call(job, job_id=slot.id, tries=slot.state.tries), None
+            return self._caller.call(job, job_id=slot.id, tries=slot.state.tries), None, None
         raise TypeError(f"nobody is there for {type(job).__name__}")
+
+    def _whose(self, route: TaskRoute, host: str | None) -> TaskRoute:
+        """Return the route of the host that the end of a task was the doing of."""
+        name = f"{URL}/{host}"
+        if host is None or name == route.name:
+            return route
+        route.hear(time.monotonic())  # it has answered: with a redirect
+        return self._route(self._url, name)
+
+    def _pause_s(self, host: str) -> float:
+        route = self._url.routes.get(f"{URL}/{host}")
+        return 0.0 if route is None else route.opens_in_s(time.monotonic())
 
     def _judge(
         self, route: TaskRoute, outcome: Outcome, *, began: float, asked_s: float | None

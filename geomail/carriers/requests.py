@@ -14,6 +14,7 @@ the connection, not the task. The body is read up to `url_max_kb`, and thrown aw
 """
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -41,11 +42,15 @@ _QUICKACK = getattr(gevent.socket, "TCP_QUICKACK", None)  # Linux
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one try; `again_in_s`: when the host wants to be asked again, in seconds."""
+    """What came of one try; `again_in_s`: when the host wants to be asked again, in seconds.
+
+    `host`: whose doing it was, as HOST:PORT, redirects being followed; None: the task's own.
+    """
 
     outcome: Outcome
     again_in_s: float | None = None
     body_bytes: int = 0
+    host: str | None = None
 
 
 class _Try:
@@ -65,8 +70,14 @@ class _Try:
 class Requests:
     """Makes requests for all tasks of one process; each one blocks its greenlet."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Prepare it; nothing is connected or looked up before it is needed."""
+    def __init__(
+        self, settings: Settings, *, pause_s: Callable[[str], float] = lambda _: 0.0
+    ) -> None:
+        """Prepare it; nothing is connected or looked up before it is needed.
+
+        `pause_s`: for how long a HOST:PORT is left alone; no redirect is followed there.
+        """
+        self._pause_s = pause_s
         self._is_unsigned_told = False
         self._prepare(settings)
 
@@ -110,7 +121,7 @@ class Requests:
         way = _Try(request.target, self._settings, self._connections)
         deadline = gevent.Timeout.start_new(self._settings.url_s)
         try:
-            return _follow(request, way, is_callback=is_callback)
+            return self._follow(request, way, is_callback=is_callback)
         except gevent.Timeout as over:
             if over is not deadline:
                 raise
@@ -118,42 +129,48 @@ class Requests:
         except (Refused, PayloadError) as error:
             return Answer(refused(str(error)))
         except (OSError, ProtocolError) as error:
-            return _answered(way) or Answer(_failure(way, error))
+            return _answered(way) or Answer(_failure(way, error), host=way.target.key)
         finally:
             deadline.close()
+
+    def _follow(self, request: Request, way: _Try, *, is_callback: bool) -> Answer:
+        """Make the request, and those that redirects ask for."""
+        most, first = way.settings.url_redirects, request.target.key
+        for hops in range(most + 1):
+            target = request.target
+            if reason := way.connections.guard.against(target):
+                return Answer(refused(f"redirect refused: {reason}" if hops else reason))
+            if target.key != first and (pause_s := self._pause_s(target.key)):
+                text = f"redirected to {target.key}, which is left alone since it failed"
+                return Answer(failed(text, Blame.MESSAGE), pause_s)
+            way.target = target
+            response = _exchange(request, way)
+            location = response.field("location")
+            if response.status not in REDIRECTS or location is None:
+                return _answer(response, way)
+            try:
+                request = request.redirected(response.status, location, is_callback=is_callback)
+            except PayloadError as error:
+                return Answer(refused(f"redirect refused: {error}", response.status))
+        return Answer(refused(f"more than {most} redirects", response.status))
 
     def _request(self, task: HttpTask, job_id: str, *, is_callback: bool) -> Request:
         request = request_of(task)
         if not is_callback:
             return request
+        return replace(request, headers=(*request.headers, *self._marks(job_id, request.body)))
+
+    def _marks(self, job_id: str, body: bytes | None) -> list[tuple[str, str]]:
+        """Return the headers of a callback; without a key they only tell a repetition."""
         if not self._key:
             self._tell_unsigned()
-            return request
-        signed = signature_headers(self._key, job_id, request.body or b"", now_s=int(time.time()))
-        return replace(request, headers=(*request.headers, *signed))
+            return [("webhook-id", job_id)]
+        return signature_headers(self._key, job_id, body or b"", now_s=int(time.time()))
 
     def _tell_unsigned(self) -> None:
         if not self._is_unsigned_told:
             self._is_unsigned_told = True
             log.warning("callbacks_unsigned", why="callback_secret is not set")
-
-
-def _follow(request: Request, way: _Try, *, is_callback: bool) -> Answer:
-    """Make the request, and those that redirects ask for."""
-    most = way.settings.url_redirects
-    for hops in range(most + 1):
-        if reason := way.connections.guard.against(request.target):
-            return Answer(refused(f"redirect refused: {reason}" if hops else reason))
-        response = _exchange(request, way)
-        location = response.field("location")
-        if response.status not in REDIRECTS or location is None:
-            return _answer(response)
-        try:
-            request = request.redirected(response.status, location, is_callback=is_callback)
-        except PayloadError as error:
-            return Answer(refused(f"redirect refused: {error}", response.status))
-        way.target = request.target
-    return Answer(refused(f"more than {most} redirects", response.status))
 
 
 def _exchange(request: Request, way: _Try) -> Response:
@@ -197,8 +214,8 @@ def _too_late(way: _Try) -> Answer:
         return answered
     text = f"{way.target.key}: no answer within {way.settings.url_s:g} s"
     if not way.is_asked:
-        return Answer(failed(text))
-    return Answer(failed(f"{text}; it may have been done", Blame.BOTH))
+        return Answer(failed(text), host=way.target.key)
+    return Answer(failed(f"{text}; it may have been done", Blame.BOTH), host=way.target.key)
 
 
 def _send(connection: Connection, head: bytes, body: bytes) -> None:
@@ -219,10 +236,10 @@ def _acknowledge_at_once(connection: Connection) -> None:
         connection.socket.setsockopt(gevent.socket.IPPROTO_TCP, _QUICKACK, 1)
 
 
-def _answer(response: Response) -> Answer:
+def _answer(response: Response, way: _Try) -> Answer:
     outcome = judge_status(response.status, response.reason)
     again_s = again_in_s(response.field("retry-after"), now_s=time.time())
-    return Answer(outcome, again_s, response.body_bytes)
+    return Answer(outcome, again_s, response.body_bytes, way.target.key)
 
 
 def _answered(way: _Try) -> Answer | None:
@@ -230,7 +247,7 @@ def _answered(way: _Try) -> Answer | None:
     response = way.response
     if response is None or not response.status or response.status in REDIRECTS:
         return None
-    return _answer(response)
+    return _answer(response, way)
 
 
 def _failure(way: _Try, error: Exception) -> Outcome:

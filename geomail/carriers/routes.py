@@ -170,7 +170,7 @@ class TaskRoute(Route):
         """
         is_told_off = self.relay == URL and outcome.code in _SLOW_DOWN
         if outcome.blame not in (Blame.HOST, Blame.BOTH) and not is_told_off:
-            self._is_well_again(now)
+            self.hear(now)
             return None
         self.error = outcome.text
         if began < self.failed_at or self.backoff.is_closed(now):
@@ -186,7 +186,8 @@ class TaskRoute(Route):
         log.warning("host_failed", host=self.name, why=outcome.text, again_in_s=delay_s)
         return delay_s
 
-    def _is_well_again(self, now: float) -> None:
+    def hear(self, now: float) -> None:
+        """Note that the host has answered: it is well."""
         if self.backoff.failures:
             log.info("host_back", host=self.name)
         self.heard_at = now

@@ -1,7 +1,7 @@
 """Signatures of callbacks, by the Standard Webhooks scheme (standardwebhooks.com), version 1.
 
     webhook-id           the callback's own name: the same in every try, so that its receiver can
-                         tell a repetition
+                         tell a repetition; it is there without a key too
     webhook-timestamp    seconds since 1970, of this try: what is old is no repetition of ours
     webhook-signature    v1, and the base64 of HMAC-SHA256 over ID.TIMESTAMP.BODY
 

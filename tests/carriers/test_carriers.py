@@ -44,12 +44,13 @@ class List:
 
 
 class Decided(Carriers):
-    """Carriers whose tasks all end in one way."""
+    """Carriers whose tasks all end in one way, by the doing of `host`."""
 
     outcome: Outcome
+    host: str | None = None
 
-    def _do(self, task: Task) -> tuple[Outcome, float | None]:
-        return self.outcome, None
+    def _do(self, task: Task) -> tuple[Outcome, float | None, str | None]:
+        return self.outcome, None, self.host
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,25 @@ def test_each_end(fate: Fate, is_ours: bool, end: str) -> None:
     assert ends == [(end, task)]
     assert (house.tasks_in_hand, house.bytes_in_hand, house.bytes_of) == (0, 0, {"list": 0})
     assert carriers.join(0.0) == []
+
+
+def test_a_redirect_that_fails_counts_against_where_it_led() -> None:
+    house = House()
+    carriers = Decided(
+        Settings(data="", url_hosts=("*",)),
+        house=cast("Lanes", house),
+        report=lambda *_: None,
+        give_back=lambda _: None,
+    )
+    carriers.outcome = Outcome(Fate.LATER, Blame.HOST, "url", "refused")
+    carriers.host = "b.example:80"
+    first = carriers.route_of(JOB)
+    for n in range(3):
+        slot = Slot("w", 1, n, f"w.1.{n}", 0, 0, FRESH, b"{}")
+        assert carriers.put(Task(cast("Any", List(is_ours=True)), slot, job=JOB, route=""), first)
+        gevent.sleep(0)
+    second = carriers.route_of(HttpTask("http://b.example/"))
+    assert (first.strikes, first.failed) == (0, 0)
+    assert (second.strikes, second.failed) == (3, 3)
+    assert carriers._pause_s("b.example:80") > 0 == carriers._pause_s("a.example:80")
+    assert carriers._pause_s("c.example:80") == 0

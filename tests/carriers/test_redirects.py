@@ -48,6 +48,25 @@ def test_callback_is_not_robbed_of_its_body() -> None:
         assert answer.outcome.fate is Fate.DELIVERED
 
 
+def test_who_failed_is_named_and_no_redirect_leads_to_who_is_left_alone() -> None:
+    with web_host() as there:
+        dead = there.url()
+    with web_host(leads_to(dead)) as here, at_home() as requests:
+        answer = requests.fetch(HttpTask(here.url()), job_id="1")
+        assert (answer.outcome.blame, answer.host) == (Blame.HOST, f"127.0.0.1:{there.port}")
+        here.answer = _by_path
+        assert requests.fetch(HttpTask(here.url()), job_id="1").host == f"127.0.0.1:{here.port}"
+    with (
+        web_host() as there,
+        web_host(leads_to(there.url())) as here,
+        at_home() as requests,
+    ):
+        requests._pause_s = {f"127.0.0.1:{there.port}": 7.0}.__getitem__
+        answer = requests.fetch(HttpTask(here.url()), job_id="1")
+    assert (answer.outcome.fate, answer.outcome.blame) == (Fate.LATER, Blame.MESSAGE)
+    assert (answer.again_in_s, answer.host, there.accepts) == (7.0, None, 0)
+
+
 def test_passwords_stay_at_the_host_they_are_for() -> None:
     with web_host() as there, web_host(leads_to(there.url(), 307)) as here, at_home() as requests:
         requests.fetch(HttpTask(here.url(), "POST", json={}, headers=_AUTH), job_id="1")

@@ -130,7 +130,8 @@ def test_without_a_secret_they_are_not_and_that_is_said_once(
     assert [record.getMessage() for record in caplog.records] == [
         'callbacks_unsigned why="callback_secret is not set"'
     ]
-    assert host.asked[0].header("webhook-id") is None
+    assert {asked.header("webhook-id") for asked in host.asked} == {"1.cb"}
+    assert host.asked[0].header("webhook-signature") is None
 
 
 def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
