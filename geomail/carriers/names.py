@@ -3,8 +3,12 @@
 They are asked of the system's resolver (/etc/hosts, search domains and all), as those of relays
 are, but in threads of their own: a name whose servers are silent keeps a thread for half a minute,
 and whoever writes URLs could keep all that mail needs. With the setting `nameserver` those servers
-are asked instead. Nothing is kept: who asks while a question is under way shares its answer, and a
-kept connection needs none.
+are asked instead.
+
+No answer is kept: who asks while a question is under way shares it, and a kept connection needs
+none. Kept is which names had an address last time: those have threads of their own, so that no
+flood of names that nobody answers for is in their way. Who waits for a thread beyond his deadline
+gives up, and has asked nothing.
 """
 
 import _socket
@@ -20,7 +24,8 @@ from geomail.delivery.dns.site import Answer, Said
 
 _Asked: TypeAlias = "AsyncResult[Answer[str]] | gevent.Greenlet[..., Answer[str]]"
 
-_MOST_THREADS = 32
+_MOST_THREADS, _MOST_THREADS_OF_KNOWN = 32, 8
+_MOST_KNOWN = 10_000
 
 
 class Names:
@@ -29,7 +34,8 @@ class Names:
     def __init__(self, servers: Sequence[tuple[str, int]] = ()) -> None:
         """Ask `servers`, (address, port) each; without any the system."""
         self._servers = NameServers(servers) if servers else None
-        self._threads: ThreadPool | None = None
+        self._threads: dict[bool, ThreadPool] = {}
+        self._known: dict[str, None] = {}
         self._under_way: dict[str, _Asked] = {}
 
     def addresses(self, host: str) -> Answer[str]:
@@ -40,14 +46,24 @@ class Names:
             asked.rawlink(lambda _: self._under_way.pop(host, None))
         found = asked.get()
         assert found is not None
+        self._note(host, is_found=bool(found.records))
         return found
+
+    def _note(self, host: str, *, is_found: bool) -> None:
+        self._known.pop(host, None)
+        if is_found:
+            self._known[host] = None
+            if len(self._known) > _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
 
     def _ask(self, host: str) -> _Asked:
         if self._servers is not None:
             return gevent.spawn(_ask_servers, self._servers, host)
-        if self._threads is None:
-            self._threads = ThreadPool(_MOST_THREADS)
-        return self._threads.spawn(_look_up, host)
+        is_known = host in self._known
+        if is_known not in self._threads:
+            most = _MOST_THREADS_OF_KNOWN if is_known else _MOST_THREADS
+            self._threads[is_known] = ThreadPool(most)
+        return self._threads[is_known].spawn(_look_up, host)
 
 
 def _look_up(host: str) -> Answer[str]:

@@ -152,6 +152,31 @@ def test_slow_lookups_keep_no_thread_of_others(monkeypatch: pytest.MonkeyPatch) 
     os.close(let_go)
 
 
+def test_a_flood_of_dead_names_is_in_no_known_names_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, let_go = os.pipe()
+
+    def look_up(host: str) -> Answer[str]:
+        is_dead = host.startswith("dead")
+        return Answer(Said.RECORDS, (str(os.read(held, 1)) if is_dead else "127.0.0.1",))
+
+    monkeypatch.setattr(room, "_look_up", look_up)
+    names = Names()
+    assert names.addresses("here.example").records == ("127.0.0.1",)
+    waiting = [gevent.spawn(names.addresses, f"dead{n}.example") for n in range(40)]
+    gevent.sleep(0)
+    with gevent.Timeout(20):
+        for _ in range(3):
+            assert names.addresses("here.example").records == ("127.0.0.1",)
+    asked = gevent.with_timeout(0.2, names.addresses, "new.example", timeout_value=None)
+    assert asked is None, "it had a thread"
+    os.write(let_go, bytes(40))
+    assert len(gevent.joinall(waiting, timeout=20)) == 40
+    with gevent.Timeout(20):
+        assert names.addresses("new.example").records == ("127.0.0.1",)
+    os.close(held)
+    os.close(let_go)
+
+
 def test_addresses_are_not_looked_up(named: DnsHost) -> None:
     with web_host() as host, at_home(nameservers=(named.address,)) as requests:
         assert requests.fetch(HttpTask(host.url()), job_id="1").outcome.fate is Fate.DELIVERED
