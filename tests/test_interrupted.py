@@ -67,7 +67,7 @@ def test_interrupted_while_it_imports(command: str, module: str) -> None:
         (["run", "--processes", "2", "--relay", "smtp://h"], "geomail.supervisor"),
         (["run", "--relay", "smtp://h"], "geomail.worker.life"),
         (["status", *_NOWHERE], "redis.connection"),
-        (["check", *_NOWHERE], "geomail.delivery.announce"),
+        (["check", *_NOWHERE], "geomail.delivery.session.announce"),
         (["sink", "--listen", "127.0.0.1:0"], "geomail.sink.serving"),
         (["demo"], "geomail.demo.tour"),
     ],

@@ -10,6 +10,10 @@
 -- before the lease ends, so their sum is never above the limit; after a roll-back each holder says again what it has,
 -- and all come down. A lease that has not begun yet, for the clock was set back, begins now. Fair: while another has less than an even share and wants more, nobody gets more than his. O(holders).
 local conns, holder = KEYS[1], ARGV[1]
+size_of('HLEN', conns)
+if refusal then
+  return refusal
+end
 call('HDEL', conns, '')
 local now = now_ms()
 local has, wanted, limit, lease = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])

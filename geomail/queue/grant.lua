@@ -13,6 +13,12 @@
 -- Without a limit in time none of the keys is of use, so they expire. O(keys * 60).
 local LATE_US, AHEAD_US, TURN_US, PARTS = 30000, 2000000, 200000, 60
 for i = 1, #KEYS do
+  size_of('HLEN', KEYS[i])
+end
+if refusal then
+  return refusal
+end
+for i = 1, #KEYS do
   call('HDEL', KEYS[i], '')
 end
 local time = call('TIME')

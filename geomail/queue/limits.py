@@ -91,15 +91,14 @@ class Limiter:
     def grant(self, route: str, rates: Sequence[Rate], n: int, *, unused: int = 0) -> Grant:
         """Ask for the times of up to `n` mails; `unused`: of earlier ones, how many went unused.
 
-        `rates`: the pace, then quotas. Fewer are given, or none.
+        `rates`: the pace, then quotas. Fewer are given, or none. Raises RedisUnusable where Redis
+        refuses us for good, as for a key that is somebody else's.
         """
         keys = [rate_key(route, str(rate)) for rate in rates]
         limits = [number for rate in rates for number in (rate.count, rate.per_s * 1_000_000)]
         place = self._link.place_of(keys[0])
         sent_s = time.monotonic()
-        reply = self._connection(place, keys[0]).run(
-            _GRANT, keys, (n, unused, *limits), patient=True
-        )
+        reply = self._connection(place, keys[0]).run(_GRANT, keys, (n, unused, *limits))
         now_us, start_us, granted = reply
         offset_s = self._offsets.setdefault(place, Offset()).learn(
             now_us / 1e6, sent_s=sent_s, received_s=time.monotonic()
@@ -109,7 +108,7 @@ class Limiter:
     def connect(self, route: str, limit: int, *, has: int, wanted: int) -> Permit:
         """Say that we have `has` connections and want `wanted`; return how many we may have.
 
-        What is not wanted any more is given back by it.
+        What is not wanted any more is given back by it. Raises RedisUnusable as `grant` does.
         """
         permit, others = self._connect(route, limit, has, max(has, wanted), [])
         if permit.granted < wanted and (dead := self._me().dead_of(others)):
@@ -134,9 +133,7 @@ class Limiter:
         arguments: tuple[Word, ...]
         arguments = (self._me().name, has, wanted, limit, int(self.lease_s * 1000), *dead)
         connection = self._connection(self._link.place_of(key), key)
-        granted, share, waiting, left, *others = connection.run(
-            _CONNECT, [key], arguments, patient=True
-        )
+        granted, share, waiting, left, *others = connection.run(_CONNECT, [key], arguments)
         permit = Permit(granted, share, waiting, left, sent_s + self.lease_s)
         return permit, [name.decode() for name in others]
 

@@ -81,7 +81,7 @@ _ADVICE = {
     "unknown command": "it is not what the URL says",
     "cluster support disabled": "it is no cluster: use redis://",
     "called without any password configured": "it has no password: leave it out of the URL",
-    "WRONGTYPE": "some other program uses that key: choose another queue name",
+    "WRONGTYPE": "some other program uses that key: choose another queue name, or key there",
 }
 # Of a first connection: what a server that speaks the other of TLS and plain text does with it.
 _PLAIN_HUNG_UP = re.compile(r"Connection reset by peer|Connection closed by server|Broken pipe")

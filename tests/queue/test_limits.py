@@ -17,6 +17,7 @@ from hypothesis import given
 from redis.crc import key_slot
 from redis_servers import RedisCluster, RedisServer, find_binary, until
 
+from geomail.errors import RedisUnusable
 from geomail.queue import Limiter, Link
 from geomail.queue.limits import Offset
 from geomail.relays import Rate
@@ -33,6 +34,23 @@ def limiters(server: RedisServer, raw: "redis.Redis", tmp_path: Path) -> Iterato
     yield made
     for limiter in made:
         limiter.close()
+
+
+@pytest.mark.parametrize("key", ["conns", "rate:100/s"])
+def test_a_key_of_another_type_is_named_and_waited_for_by_its_route_alone(
+    limiters: list[Limiter], raw: "redis.Redis", key: str
+) -> None:
+    raw.set(f"{{geomail:default}}:{key}", "somebody else's")
+
+    def ask(route: str) -> None:
+        limiters[0].grant(route, [PACE], 1)
+        limiters[0].connect(route, 5, has=0, wanted=1)
+
+    with pytest.raises(RedisUnusable, match=rf"geomail:default}}:{key}"):
+        ask("default")
+    ask("other")
+    raw.delete(f"{{geomail:default}}:{key}")
+    ask("default")
 
 
 # ---- rates

@@ -104,6 +104,22 @@ def test_a_key_has_another_type(stage: Stage, key: str) -> None:
     once_each(host.arrivals(), users(10))
 
 
+@pytest.mark.parametrize("key", ["conns", "rate:500/s"])
+def test_a_limits_key_has_another_type_and_is_put_right(stage: Stage, key: str) -> None:
+    host = stage.host()
+    stage.redis.set(f"{{geomail:default}}:{key}", "somebody else's")
+    file = stage.folder / "limits.toml"
+    file.write_text(f"[relay.default]\nurl = '{host.url}'\nrate = '500/s'\nconnections = 5\n")
+    worker = stage.worker("--config", str(file))
+    stage.push(map(mail, range(10)))
+    worker.says("limits_refused")
+    assert f"{{geomail:default}}:{key}" in worker.stderr
+    assert worker.stderr.count("limits_refused") == 1
+    stage.redis.delete(f"{{geomail:default}}:{key}")
+    host.has_taken(10)
+    until(lambda: stage.held() == 0)
+
+
 def test_the_producers_list_is_none(stage: Stage) -> None:
     stage.redis.set("queue:email", "somebody else's")
     worker = stage.worker(relay=stage.host())

@@ -10,6 +10,8 @@ So nothing waits for Redis in a mail's way, and no mail has a timer.
     others have all connections   the same, for half a second at a time
     others have too few           some of ours end, each after the message in hand
     Redis is away                 tokens are used up; leases hold until they end, then we leave
+    Redis refuses (a key of       the same; it is said once a minute, and asked again every few
+    another type, no rights)      seconds
 
 A connection that has ended rests for a moment before another takes its place, so that its host has
 seen it end. What is held when this worker is done is given back.
@@ -18,6 +20,7 @@ seen it end. What is held when this worker is done is given back.
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import gevent
@@ -25,6 +28,7 @@ from gevent.event import Event
 
 from geomail import log
 from geomail.delivery.limits.rate import Tokens
+from geomail.errors import RedisUnusable
 from geomail.queue import Limiter
 from geomail.queue.limits import Permit
 from geomail.relays import Limits
@@ -43,6 +47,8 @@ _TICK_S = 0.002
 _REFUSED_S = 0.1
 _IDLE_S = 5.0
 _MARGIN_S = 5.0
+_REFUSED_AGAIN_S = 3.0
+_COMPLAIN_EVERY_S = 60.0
 
 
 class RouteLimits:
@@ -63,6 +69,7 @@ class RouteLimits:
         self._rests: deque[float] = deque()
         self._opens_at = 0.0
         self._refused_until = 0.0
+        self._complains_at = 0.0
         self._turn = 0  # which lane is the next to get a token first
         self._asking, self._pacing = Event(), Event()
         self._asker: gevent.Greenlet[..., None] | None = None
@@ -203,7 +210,8 @@ class RouteLimits:
         limit, now = self._limits.connections, time.monotonic()
         if limit is not None and self._is_listed:
             used = self._used(now)
-            self._limiter.connect(self.route, limit, has=used, wanted=used)
+            with suppress(RedisUnusable):  # it has been said
+                self._limiter.connect(self.route, limit, has=used, wanted=used)
 
     # ---- the asker
 
@@ -211,11 +219,21 @@ class RouteLimits:
         while True:
             try:
                 work()
+            except RedisUnusable as error:
+                self._complain(error)
+                gevent.sleep(_REFUSED_AGAIN_S)
             except Exception as error:  # noqa: BLE001 - the top of a greenlet
                 log.error("limits_broke", route=self.route, why=repr(error))
                 gevent.sleep(1.0)
             else:
                 return
+
+    def _complain(self, error: RedisUnusable) -> None:
+        now = time.monotonic()
+        if now >= self._complains_at:
+            self._complains_at = now + _COMPLAIN_EVERY_S
+            hint = "mails of this route wait until that is put right"
+            log.error("limits_refused", route=self.route, why=str(error), hint=hint)
 
     def _ask(self) -> None:
         while not self._house.is_draining:
@@ -278,8 +296,11 @@ class RouteLimits:
         if told == self._told and now < news_at:
             return news_at - now  # whatever stirs us: each mail does
         self._said = used
-        self._permit = permit = self._limiter.connect(self.route, limit, has=used, wanted=wanted)
-        self._said, self._is_listed = None, bool(wanted or permit.granted)
+        try:
+            permit = self._limiter.connect(self.route, limit, has=used, wanted=wanted)
+        finally:
+            self._said = None
+        self._permit, self._is_listed = permit, bool(wanted or permit.granted)
         now = time.monotonic()
         self._told, self._told_at = told, now
         if wanted and not permit.granted:
