@@ -135,7 +135,7 @@ def _park(queue: Queue, routes: Iterator[str]) -> None:
         queue.push([stand.mail(number, body, "nobody") for number in range(len(names))])
         slots = queue.take(_AT_ONCE).slots
         pairs = zip(slots, names, strict=True)
-        queue.settle([Park(slot, name, _LATER_MS, FRESH) for slot, name in pairs])
+        queue.settle([Park([slot], name, _LATER_MS, FRESH) for slot, name in pairs])
     queue.leave()
     queue.hold("queue", queue.name, on=False)
     time.sleep(_TWO_BEATS_S)

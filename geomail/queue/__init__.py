@@ -11,6 +11,7 @@ from geomail.queue.link import Connection, Link
 from geomail.queue.queue import Queue
 from geomail.queue.records import (
     FRESH,
+    TOLD,
     Batch,
     Counts,
     Dead,
@@ -33,6 +34,7 @@ from geomail.queue.records import (
 
 __all__ = [
     "FRESH",
+    "TOLD",
     "Batch",
     "Ceilings",
     "Connection",

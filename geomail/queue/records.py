@@ -32,6 +32,8 @@ class JobState(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 FRESH = JobState()
+TOLD = JobState(told=True)  # what a door brought, and nobody has tried
+_PLAIN = {b"{}": FRESH, b'{"told":true}': TOLD}
 
 
 class Slot(msgspec.Struct, eq=False, gc=False):
@@ -98,13 +100,18 @@ class Dead(msgspec.Struct, frozen=True, gc=False):
     state: JobState
 
 
-class Park(msgspec.Struct, frozen=True, gc=False):
-    """Put aside until `route` may be tried; an earlier timer of the route stands."""
+class Park(msgspec.Struct, frozen=True):
+    """Put aside until `route` may be tried, alike; an earlier timer of the route stands."""
 
-    slot: Slot
+    slots: list[Slot]  # of one worker, one at least
     route: str
     retry_in_ms: int
     state: JobState
+
+    @property
+    def slot(self) -> Slot:
+        """One that stands for all."""
+        return self.slots[0]
 
 
 class Release(msgspec.Struct, frozen=True, gc=False):
@@ -230,5 +237,5 @@ def parse_job(value: bytes) -> tuple[int, int, JobState, bytes]:
     """Read `<deaths> <first seen ms> {json}\\n<bytes>` into its four values."""
     header, _, payload = value.partition(b"\n")
     deaths, first_seen_ms, json = header.split(b" ", 2)
-    state = FRESH if json == b"{}" else _decode_state(json)
+    state = _PLAIN.get(json) or _decode_state(json)
     return int(deaths), int(first_seen_ms), state, payload

@@ -37,7 +37,11 @@ local cursor = 4 + 2 * batches
 if cursor < #ARGV then
   size_of('HLEN', jobs)
   size_of('ZCARD', workers)
-  for i = 14 + batches, #KEYS do
+  local last = 13 + batches -- of the keys that the first write to them proves
+  for i = 1, parkings do
+    last = math.max(last, tonumber(ARGV[cursor + 6 * i - 3]))
+  end
+  for i = last + 1, #KEYS do
     size_of('LLEN', KEYS[i])
   end
   if parkings > 0 then
@@ -96,7 +100,7 @@ local function place_of(b, index)
   return worker .. '.' .. ARGV[3 + 2 * b] .. '.' .. index
 end
 
-for b = 1, batches do
+local function settle_untouched(b)
   local characters, done = tables[b], 0
   for index in string.gmatch(ARGV[4 + 2 * b], '%d+') do
     if not characters then
@@ -160,7 +164,7 @@ end
 -- What lies at some indexes of a batch, by index: read by one command where they lie close together.
 local function items_at(b, indexes)
   local from, to = math.min(unpack(indexes)), math.max(unpack(indexes))
-  if to - from >= 4 * #indexes then
+  if to - from >= 8 * #indexes then
     return {}
   end
   local items = {}
@@ -170,9 +174,9 @@ local function items_at(b, indexes)
   return items
 end
 
--- Write all that is parked: jobs first, then references, each batch read once.
-local function park_all()
-  local all, indexes_of, items = {}, {}, {}
+-- Read what is parked from ARGV: batch, live indexes, key, route, due, json of each parking.
+local function read_parkings()
+  local all, indexes_of = {}, {}
   for i = 1, parkings do
     local b, indexes = tonumber(next_arg()), {}
     for index in string.gmatch(next_arg(), '%d+') do
@@ -187,10 +191,35 @@ local function park_all()
       table.insert(indexes_of[b], index)
     end
   end
+  local items = {}
   for b, indexes in pairs(indexes_of) do
     items[b] = #indexes > 0 and items_at(b, indexes)
   end
+  return all, items
+end
 
+-- Push references to their routes. Where a key is of another type all are taken back, and it is refused.
+local function push_all(references)
+  local pushed = {}
+  for key, moved in pairs(references) do
+    for from = 1, #moved, 1000 do
+      local done = redis.pcall('LPUSH', key, unpack(moved, from, math.min(from + 999, #moved)))
+      if type(done) == 'table' then
+        refusal = redis.error_reply(done.err .. ' [' .. key .. ']')
+        for other, count in pairs(pushed) do
+          call('LTRIM', other, count, -1)
+        end
+        return
+      end
+      pushed[key] = math.min(from + 999, #moved)
+    end
+  end
+end
+
+-- Write all that is parked: references first, which tells whether their keys are lists, then jobs; each batch is
+-- read once. Nothing is written before it.
+local function park_all()
+  local all, items = read_parkings()
   local written, references, timers = {}, {}, {}
   for _, parking in ipairs(all) do
     local b, moved = parking.b, references[parking.key] or {}
@@ -208,14 +237,13 @@ local function park_all()
       timers[#timers + 1], timers[#timers + 2] = now + parking.due, parking.route
     end
   end
+  push_all(references)
+  if refusal or #written == 0 then
+    return
+  end
   in_pieces('HSET', jobs, written)
-  for key, moved in pairs(references) do
-    in_pieces('LPUSH', key, moved)
-  end
-  if #written > 0 then
-    call('ZADD', routes, 'NX', unpack(timers))
-    count('parked', #written / 2)
-  end
+  call('ZADD', routes, 'NX', unpack(timers))
+  count('parked', #written / 2)
 end
 
 local function split(b, index, whole_id, parts)
@@ -367,7 +395,21 @@ function kinds.follow(b, index)
   end
 end
 
+-- Deliveries of batches that are open are noted in their characters only: nothing that a refusal leaves behind.
+for b = 1, batches do
+  if tables[b] then
+    settle_untouched(b)
+  end
+end
 park_all()
+if refusal then
+  return refusal
+end
+for b = 1, batches do
+  if not tables[b] then
+    settle_untouched(b)
+  end
+end
 while cursor < #ARGV do
   local kind, b, index = next_arg(), tonumber(next_arg()), tonumber(next_arg())
   kinds[kind](b, index)

@@ -8,6 +8,7 @@ no Redis, no clock.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from geomail.queue.lease import DONE, MOVED, Lease
@@ -73,17 +74,28 @@ class Settlement:
         else:
             indexes.append(slot.index)
 
-    def add_parked(self, record: Park) -> None:
-        """Add what is parked, to those of its batch and route that share its state."""
-        slot = record.slot
-        self.weight += slot.weight
-        self._parked_count += 1
-        key = slot.seq, record.route, id(record.state)
-        if key in self._parked:
-            self._parked[key][1].append(slot.index)
-        else:
-            self._done.setdefault(slot.seq, [])
-            self._parked[key] = record, [slot.index]
+    def add_parked(self, record: Park, at: int) -> int:
+        """Add what is parked, from the slot number `at` on; return where the call was full."""
+        seq, indexes, first = -1, [], len(self._moved) + self._parked_count - at
+        for slot in islice(record.slots, at, None):
+            if slot.seq != seq:
+                seq = slot.seq
+                indexes = self._parked_of(seq, record)
+            indexes.append(slot.index)
+            self.weight += len(slot.payload) or slot.size  # slot.weight, a property of 50 ns
+            at += 1
+            if first + at >= _MOST_RECORDS or self.weight >= _MOST_BYTES:
+                break
+        self._parked_count = first + at - len(self._moved)
+        return at
+
+    def _parked_of(self, seq: int, record: Park) -> list[int]:
+        """Return the indexes of those of a batch and route that share a state."""
+        key = seq, record.route, id(record.state)
+        if key not in self._parked:
+            self._done.setdefault(seq, [])
+            self._parked[key] = record, []
+        return self._parked[key][1]
 
     def add(self, record: Record) -> None:
         """Add any other record."""
@@ -186,7 +198,11 @@ def settlements(records: Sequence[Record]) -> Iterator[Settlement]:
             if not slot.touched:
                 continue  # nearly always, and no call gets full by it
         elif type(record) is Park:
-            call.add_parked(record)
+            at = call.add_parked(record, 0)
+            while at < len(record.slots):
+                full.append(call)
+                call = calls[slot.worker] = Settlement(slot.worker)
+                at = call.add_parked(record, at)
         elif type(record) is Release:
             releases.append(record)
             continue

@@ -32,6 +32,7 @@ from geomail.errors import PayloadError
 from geomail.job import Address, Email, Job, decode
 from geomail.queue import (
     FRESH,
+    TOLD,
     Dead,
     Duplicate,
     Park,
@@ -48,11 +49,10 @@ from geomail.worker.parked import Meetings, Parked
 from geomail.worker.senders import check_redirect, require_reverse_path, senders_of
 from geomail.worker.settlement import dead_state, parked_state, postponed, since_ms
 from geomail.worker.settler import Settler
-from geomail.worker.shut import Shut
+from geomail.worker.shut import FULL_AGAIN_S, Shut
 from geomail.worker.signpost import DEFAULT_RELAY, Signpost
 from geomail.worker.sorting import parts_of
 
-_FULL_AGAIN_S = 1.0
 _LEFT_MS = 10_000  # for who has a relay; not at once, or it would come and go for ever
 _GUILTY = 4  # deaths, from which on a task is done alone
 _CLEARED_MS = 1_000  # by then the other suspects have been read
@@ -104,19 +104,20 @@ class Admission:
     def admit_batch(self, queue: Queue, slots: Sequence[Slot]) -> None:
         """Put the deliveries of a batch into lanes, or settle them otherwise."""
         now, now_ms = time.monotonic(), self._clock.now_ms()  # of all: 0.3 us each
-        shut, aside = self._shut.begin(now), []
+        shut = self._shut
+        shut.begin(queue, now)
         for slot in slots:
-            if shut.relays and (record := shut.park(slot, self._default)) is not None:
-                aside.append(record)
-            else:
+            if not (shut.relays and shut.takes(slot, self._default)):
                 self._place(queue, slot, now, now_ms)
-        if aside:
-            metrics.count("parked", len(aside))
-            self.meetings[queue].in_vain += len(aside)
-            for name in {record.route for record in aside}:
-                self.parked.add(queue, name)  # met by another list, or forgotten meanwhile
-            self._settler.add_all(queue, aside)
+        for record in shut.end():
+            self._note_parked(queue, record)
+            self._settler.put_aside(queue, record)
         self._admit_claimed(queue)
+
+    def _note_parked(self, queue: Queue, record: Park) -> None:
+        metrics.count("parked", len(record.slots))
+        self.meetings[queue].in_vain += len(record.slots)
+        self.parked.add(queue, record.route)
 
     def admit(self, queue: Queue, slot: Slot) -> None:
         """Put the delivery of `slot` into a lane, or settle it otherwise.
@@ -341,16 +342,14 @@ class Admission:
     def _park(self, queue: Queue, slot: Slot, name: str, now: float) -> None:
         route = self._lanes.routes.get(name)
         error = route.last_error() if route is not None else None
-        again_in_s = (route.opens_in_s(now) if route is not None else 0.0) or _FULL_AGAIN_S
-        metrics.count("parked")
-        self.meetings[queue].in_vain += 1
-        self.parked.add(queue, name)
-        if slot.state is FRESH:
-            state = parked_state(name, error)  # thousands of mails, one state: 1.5 us each
+        again_in_s = (route.opens_in_s(now) if route is not None else 0.0) or FULL_AGAIN_S
+        if slot.state is FRESH or slot.state is TOLD:  # thousands of mails, one state: 1.5 us each
+            state = parked_state(name, error, told=slot.state.told)
+            self._shut.note(name, now)
         else:
             state = msgspec.structs.replace(slot.state, route=name, last=error or slot.state.last)
-        record = Park(slot, name, int(again_in_s * 1000), state)
-        self._shut.note(record, now)
+        record = Park([slot], name, int(again_in_s * 1000), state)
+        self._note_parked(queue, record)
         self._settler.add(queue, record)
 
     def _bury(self, queue: Queue, slot: Slot, reason: str, job: Job | None = None) -> None:

@@ -1,11 +1,10 @@
 """The popper: takes what the lanes can use soon, and waits without polling when there is nothing.
 
 It takes only while some open lane has room. Several lists share the lanes by weight: each that has
-work is owed its part of what a lane wants ready, however full the lane is of others' mails
-(delivery/ready.py says in which order they leave it), and what it has no use for goes to the
-others, to who has had least for its weight first. So a list that something has come to is asked at
-once: its mail overtakes thousands. What is parked for a lane that has room again is taken at its
-own list's expense, and leaves half of the room to what is fresh.
+work is owed its part of what a lane wants ready, however full the lane is of others' mails, and
+what it has no use for goes to the others, to who has had least for its weight first. So a list that
+something has come to is asked at once: its mail overtakes thousands. What is parked for a lane that
+has room again is taken at its own list's expense, and leaves half of the room to what is fresh.
 
 A suspect (a job that two workers have died with) is taken alone, when nothing else is in hand, of
 any list: now and then the popper holds back for a moment to let that come about.
@@ -275,6 +274,8 @@ class Popper:
     def _take_parked_for(self, queue: Queue, name: str, wanted: int) -> int:
         calls = self._calls
         got = self._take(queue, wanted, route=name)
+        if got < wanted:
+            self._settler.hurry(queue, name)
         # What is being parked just now may have come too late for this take.
         if got == 0 and calls == self._calls and not self._settler.is_parking:
             self._parked.forget(queue, name)

@@ -91,10 +91,10 @@ def since_ms(slot: Slot, job: Job) -> int:
 # ---- settled at admission
 
 
-@lru_cache(maxsize=64)
-def parked_state(route: str, error: str | None) -> JobState:
+@lru_cache(maxsize=2000)  # what shares a state is parked together
+def parked_state(route: str, error: str | None, *, told: bool = False) -> JobState:
     """Return the state of a job that was parked when it was met first."""
-    return JobState(route=route, last=error)
+    return JobState(route=route, last=error, told=told)
 
 
 def dead_state(slot: Slot, reason: str, now_ms: int) -> JobState:

@@ -6,7 +6,8 @@ is in the journal before it flies. Behind each flight the delivery log gets its 
 """
 
 import random
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 
 import msgspec
 from gevent.event import Event
@@ -20,6 +21,7 @@ from geomail.delivery.outcome import Fate, Outcome
 from geomail.job import Job
 from geomail.queue import Dead, Done, Followed, Park, Queue, Record, Release, Retry, Slot, Split
 from geomail.queue.journal import Journal
+from geomail.worker.aside import Aside
 from geomail.worker.callbacks import Callbacks
 from geomail.worker.clock import RedisClock
 from geomail.worker.delivery_log import DeliveryLog
@@ -61,6 +63,9 @@ class Settler:
         self._pending: list[tuple[Queue, Record]] = []
         self._flight: list[tuple[Queue, Record]] = []
         self._in_flight = 0
+        self._aside = Aside()
+        self._more = 0  # slots than records in `_pending`
+        self._may_hold = True
         self._work = Event()
         self._rest = Event()
         self._rest.set()
@@ -68,12 +73,13 @@ class Settler:
     @property
     def is_idle(self) -> bool:
         """True when Redis has everything."""
-        return not self._pending and not self._in_flight
+        return not (self._pending or self._in_flight or self._aside)
 
     @property
     def is_parking(self) -> bool:
         """True while something is on its way to be parked."""
-        return any(type(record) is Park for _, record in (*self._flight, *self._pending))
+        under_way = (*self._flight, *self._pending)
+        return bool(self._aside) or any(type(record) is Park for _, record in under_way)
 
     def report(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
         """Take the outcomes of one delivery, one for each recipient."""
@@ -144,8 +150,8 @@ class Settler:
 
     @property
     def backlog(self) -> int:
-        """How many records Redis does not have yet."""
-        return len(self._pending) + self._in_flight
+        """How many slots Redis was to settle, and has not yet."""
+        return len(self._pending) + self._more + self._in_flight
 
     def add(self, queue: Queue, record: Record) -> None:
         """Take a record for the next flight."""
@@ -154,10 +160,26 @@ class Settler:
         if is_first:
             self._note_work()
 
-    def add_all(self, queue: Queue, records: Iterable[Record]) -> None:
-        """Take records of one list for the next flight."""
-        self._pending += [(queue, record) for record in records]
-        self._note_work()
+    def put_aside(self, queue: Queue, record: Park) -> None:
+        """Take what is to be parked, which may wait a moment for more of it (aside.py)."""
+        is_first = not self._aside
+        self._aside.add(queue, record, time.monotonic())
+        if self._aside.is_full or not self._may_hold:
+            self._empty_aside()
+        elif is_first:
+            self._rest.clear()
+            self._work.set()  # to be woken in time
+
+    def hurry(self, queue: Queue, name: str) -> None:
+        """Park at once what is held for the route `name`: there is room for it by now."""
+        if self._aside and self._aside.holds(queue, name):
+            self._empty_aside()
+
+    def _empty_aside(self) -> None:
+        if held := self._aside.empty():
+            self._pending += held
+            self._more += sum([len(record.slots) - 1 for _, record in held])
+            self._note_work()
 
     def _note_work(self) -> None:
         self._rest.clear()
@@ -169,23 +191,35 @@ class Settler:
         while True:
             while self._pending:
                 self._fly()
-            self._rest.set()
-            self._work.wait()
+            if not self._aside:
+                self._rest.set()
+            self._work.wait(self._aside.due_in_s(time.monotonic()))
             self._work.clear()
+            self._look_aside()
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Return whether everything is in Redis, within `timeout_s`."""
+        """Return whether everything is in Redis, within `timeout_s`; nothing is held any more."""
+        self._may_hold = False
+        self._empty_aside()
         self._rest.wait(max(0.0, timeout_s))
         return self.is_idle
 
+    def _look_aside(self) -> None:
+        """Let what was held long enough go with the next flight."""
+        if self._aside and not self._aside.due_in_s(time.monotonic()):
+            self._empty_aside()
+
     def _fly(self) -> None:
+        self._look_aside()
         flight, self._pending = self._pending, []
+        more, self._more = self._more, 0
         journaled = self._journal.appended
-        self._flight, self._in_flight = flight, len(flight)
+        self._flight, self._in_flight = flight, len(flight) + more
         try:
             self._send(flight)
         except BaseException:
             self._pending = flight + self._pending  # settling may run twice
+            self._more += more
             raise
         finally:
             self._flight, self._in_flight = [], 0

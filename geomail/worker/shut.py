@@ -1,56 +1,109 @@
 """Relays that take nothing for now: what is met for them is parked at a glance, unread.
 
 The first mail that finds a relay closed or full is read like any other, and parked. Those behind it
-in the same batch are parked with it by the name of their relay alone, and those of later batches as
-long as its hosts back off, `_TRUSTED_S` at a time. So a relay that is down costs another one on the
-same list a few percent where the worker's core is the limit, instead of a quarter.
+are parked by the name of their relay alone: in the same batch, and in later ones as long as a look
+at the relay says the same, one for each batch. While its hosts back off `_TRUSTED_S` pass without
+one. So a relay that is down, or hangs, costs another one on the same list a few percent where the
+worker's core is the limit, instead of a quarter.
 
 What is parked unread is read when it is taken for its relay: what is wrong with it shows then. Jobs
-that were touched before, in PHP's format, with times of their own or with a `dedupe_key`, and what
+that were tried before, in PHP's format, with times of their own or with a `dedupe_key`, and what
 goes by [[route]] or DNS, are always read.
 """
 
-from typing import Self
+from collections.abc import Iterator
 
 from geomail.delivery.lanes import Lanes
+from geomail.delivery.route import Route
 from geomail.job import relay_of
-from geomail.queue import FRESH, JobState, Park, Slot
+from geomail.queue import FRESH, TOLD, Park, Queue, Slot
+from geomail.worker.settlement import parked_state
 
+FULL_AGAIN_S = 1.0
 _TRUSTED_S = 0.25  # one that opens sooner, since people say so, finds those that were parked
+
+
+class _Relay:
+    """One that is shut: until when for sure, and what was met for it in this batch."""
+
+    __slots__ = ("route", "slots", "told", "until")
+
+    def __init__(self, route: Route, until: float) -> None:
+        self.route = route
+        self.until = until
+        self.slots: list[Slot] = []
+        self.told: list[Slot] = []
 
 
 class Shut:
     """The relays of one worker that were found closed or full just now."""
 
     def __init__(self, lanes: Lanes) -> None:
+        self.relays: dict[str, _Relay] = {}
         self._lanes = lanes
-        self.relays: dict[str, tuple[float, int, JobState]] = {}
-        """Until when that is so for sure, and what their mails are parked with: ms, and a state."""
+        self._now = 0.0
 
-    def note(self, record: Park, now: float) -> None:
-        """Note that a mail was parked; of a relay `mx` the next one may go elsewhere."""
-        route = self._lanes.routes.get(record.route)
-        if route is None or record.slot.state is not FRESH or route.name in self._lanes.guests:
-            return  # among them those of tasks, where no mail goes
-        if route.name not in self._lanes.directs or route.is_held:
-            until = now + min(route.opens_in_s(now), _TRUSTED_S)  # `now` where it is only full
-            self.relays[route.name] = until, record.retry_in_ms, record.state
+    def note(self, name: str, now: float) -> None:
+        """Note that a mail was parked for a route; of a relay `mx` the next may go elsewhere."""
+        route = self._lanes.routes.get(name)
+        if route is None or name in self._lanes.guests or name in self.relays:
+            return  # guests are those of tasks, where no mail goes
+        if name not in self._lanes.directs or route.is_held:
+            self.relays[name] = _Relay(route, _trusted_until(route, now))
 
-    def begin(self, now: float) -> Self:
-        """Forget, before a batch, what need not be so any more."""
-        if self.relays:
-            self.relays = {name: told for name, told in self.relays.items() if told[0] > now}
-        return self
+    def begin(self, queue: Queue, now: float) -> None:
+        """Forget, before a batch of a list, what is not so any more."""
+        self._now = now
+        for name, relay in list(self.relays.items()) if self.relays else ():
+            if relay.until <= now or self._lanes.routes.get(name) is not relay.route:
+                if self._is_shut(name, relay.route, queue, now):
+                    relay.until = _trusted_until(relay.route, now)
+                else:
+                    del self.relays[name]
 
-    def park(self, slot: Slot, default: str | None) -> Park | None:
-        """Return the record of a mail whose relay is shut, or None: it has to be read.
+    def takes(self, slot: Slot, default: str | None) -> bool:
+        """Return whether the relay of a mail is shut: it will be parked; else it has to be read.
 
         `default`: the relay of those that name none; None: that takes reading.
         """
-        if slot.state is not FRESH:
-            return None
+        state = slot.state
+        if state is not FRESH and state is not TOLD:
+            return False
         name = relay_of(slot.payload)
         if name == "":
             name = default
-        told = self.relays.get(name) if name is not None else None
-        return None if name is None or told is None else Park(slot, name, told[1], told[2])
+        if name is None or (relay := self.relays.get(name)) is None:
+            return False
+        (relay.slots if state is FRESH else relay.told).append(slot)
+        return True
+
+    def end(self) -> Iterator[Park]:
+        """Return what the batch has brought for relays that are shut."""
+        for relay in self.relays.values():
+            if relay.slots:
+                yield self._record(relay.route, relay.slots)
+                relay.slots = []
+            if relay.told:
+                yield self._record(relay.route, relay.told)
+                relay.told = []
+
+    def _record(self, route: Route, slots: list[Slot]) -> Park:
+        again_in_s = route.opens_in_s(self._now) or FULL_AGAIN_S
+        state = parked_state(route.name, route.last_error(), told=slots[0].state.told)
+        return Park(slots, route.name, int(again_in_s * 1000), state)
+
+    def _is_shut(self, name: str, route: Route, queue: Queue, now: float) -> bool:
+        if self._lanes.routes.get(name) is not route:
+            return False
+        if route.is_held:
+            return True
+        if name in self._lanes.directs:
+            return False
+        if any(lane.has_place(now) for lane in route.lanes):
+            return False
+        several = self._lanes.has_several_lists
+        return not (several and any(lane.has_place_for(queue.name, now) for lane in route.lanes))
+
+
+def _trusted_until(route: Route, now: float) -> float:
+    return now + min(route.opens_in_s(now), _TRUSTED_S)  # `now` where it is only full

@@ -81,7 +81,7 @@ def test_several_lists_over_several_shards(cluster: RedisCluster) -> None:
             [
                 Done(slots[0]),
                 Dead(slots[1], FRESH),
-                Park(slots[2], "r", 0, FRESH),
+                Park([slots[2]], "r", 0, FRESH),
                 Split(slots[3], [Part(FRESH), Part(FRESH, "dead")]),
             ]
         )

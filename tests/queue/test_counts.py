@@ -16,7 +16,7 @@ def park(queue: Queue, jobs: int) -> None:
     """Park jobs for routes r0 (most) to r7."""
     queue.push([b"x"] * jobs)
     for number, slot in enumerate(queue.take(jobs).slots):
-        queue.settle([Park(slot, f"r{number % 8 if number < 8 else 0}", 1000, slot.state)])
+        queue.settle([Park([slot], f"r{number % 8 if number < 8 else 0}", 1000, slot.state)])
 
 
 @pytest.mark.parametrize("a_call", [1, 2, 3, 4, 8, 1000])

@@ -94,7 +94,7 @@ def test_counts(queue: Queue) -> None:
             Done(slots[0]),
             Retry(slots[1], 60_000, FRESH),
             Dead(slots[2], FRESH),
-            Park(slots[3], "relay", 9, FRESH),
+            Park([slots[3]], "relay", 9, FRESH),
         ]
     )
     queue.wait(0.1)

@@ -68,7 +68,7 @@ def test_an_entry_of_an_earlier_release_is_read() -> None:
     assert said(record_of(ENTRIES.decode(old))) == said(Done(FRESH_SLOT))
 
 
-@pytest.mark.parametrize("record", [Duplicate(TOUCHED), Park(TOUCHED, "r", 1, LATER)])
+@pytest.mark.parametrize("record", [Duplicate(TOUCHED), Park([TOUCHED], "r", 1, LATER)])
 def test_what_is_no_outcome_is_refused(record: Record) -> None:
     with pytest.raises(TypeError, match="expected an outcome"):
         entry_of(record)

@@ -244,7 +244,7 @@ def test_lost_lift_is_asked_for_until_it_is_known(queue: Queue, raw: Raw) -> Non
 def test_batch_that_could_not_be_read_is_not_lifted_over(queue: Queue, raw: Raw) -> None:
     queue.push([b"one", b"two"])
     parked = queue.take(2).slots
-    queue.settle([Park(slot, "route", 0, FRESH) for slot in parked])
+    queue.settle([Park([slot], "route", 0, FRESH) for slot in parked])
     settle_all(queue, take_large(queue))
     key, job = "{queue:email}:jobs", parked[0].id
     kept = raw.hget(key, job)

@@ -86,7 +86,7 @@ def test_lost_replies_lose_nothing_and_take_nothing_twice(cutter: Cutter, raw: R
             Done(first.slots[0]),
             Retry(first.slots[1], 0, FRESH),
             Release(first.slots[2], FRESH),
-            Park(first.slots[3], "r", 0, FRESH),
+            Park([first.slots[3]], "r", 0, FRESH),
             Split(first.slots[4], [Part(FRESH), Part(FRESH, "dead"), Part(FRESH)]),
         ]
     )
@@ -161,7 +161,7 @@ def test_full_memory_can_still_be_drained(own_server: RedisServer, own_queue: Qu
         assert own_queue.beat()
         taken += len(slots)
         own_queue.settle([Done(slot) for slot in slots[3:]])
-        own_queue.settle([Dead(slots[0], FRESH), Park(slots[1], "r", 9, FRESH)])
+        own_queue.settle([Dead(slots[0], FRESH), Park([slots[1]], "r", 9, FRESH)])
     assert taken == 202
     other = Queue(Link(own_server.url))
     other.register()

@@ -33,7 +33,7 @@ def _use_all(link: Link) -> None:
             Done(slots[0]),
             Retry(slots[1], 0, FRESH),
             Release(slots[2], FRESH),
-            Park(slots[3], "r", 0, FRESH),
+            Park([slots[3]], "r", 0, FRESH),
             Dead(slots[4], FRESH),
             Split(slots[5], [Part(FRESH), Part(FRESH, "dead")]),
         ]

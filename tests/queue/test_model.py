@@ -436,7 +436,7 @@ def _bare_record(kind: str, slot: Slot, fates: list[str]) -> Record:
             return Release(slot, state)
         case "split":
             return Split(slot, [_part(fate, state) for fate in fates])
-    return Park(slot, kind, 0, PARKED if slot.state is FRESH else state)
+    return Park([slot], kind, 0, PARKED if slot.state is FRESH else state)
 
 
 def _part(fate: str, state: JobState) -> Part:

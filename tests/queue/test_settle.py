@@ -3,13 +3,15 @@
 from typing import Any
 
 import pytest
-from redis_servers import NewQueue, dump
+from redis_servers import NewQueue, RedisServer, dump
 
+from geomail.errors import RedisAway
 from geomail.queue import (
     FRESH,
     Dead,
     Done,
     JobState,
+    Link,
     Park,
     Part,
     Queue,
@@ -50,7 +52,7 @@ def moved(kind: str, slot: Slot) -> Record:
         case "dead":
             return Dead(slot, STATE)
         case "park:mx.example":
-            return Park(slot, "mx.example", 5000, STATE)
+            return Park([slot], "mx.example", 5000, STATE)
     return Release(slot, STATE)
 
 
@@ -178,7 +180,7 @@ def test_other_records_of_a_fenced_worker_are_passed_over(
     records: list[Record] = [
         Retry(slots[0], 0, STATE),
         Dead(slots[1], STATE),
-        Park(slots[2], "r", 0, STATE),
+        Park([slots[2]], "r", 0, STATE),
         Release(slots[3], STATE),
         Split(slots[4], [Part(STATE)]),
     ]
@@ -226,7 +228,7 @@ def test_done_of_the_whole_ends_its_parts(queue: Queue, new_queue: NewQueue, raw
 
 def test_parked_jobs_wait_for_their_route(queue: Queue, raw: Raw) -> None:
     slots = take(queue, b"a", b"b", b"c")
-    queue.settle([Park(slot, "relay", 0, STATE) for slot in slots])
+    queue.settle([Park([slot], "relay", 0, STATE) for slot in slots])
     batch = queue.take(5)
     assert (batch.slots, batch.routes_due) == ([], ("relay",))
     assert queue.counts().parked == {"relay": 3}
@@ -241,9 +243,9 @@ def test_parked_jobs_wait_for_their_route(queue: Queue, raw: Raw) -> None:
 
 def test_earlier_timer_of_a_route_stands(queue: Queue, raw: Raw) -> None:
     slots = take(queue, b"a", b"b")
-    queue.settle([Park(slots[0], "relay", 1000, STATE)])
+    queue.settle([Park([slots[0]], "relay", 1000, STATE)])
     first = raw.zscore("{queue:email}:routes", "relay")
-    queue.settle([Park(slots[1], "relay", 90_000, STATE)])
+    queue.settle([Park([slots[1]], "relay", 90_000, STATE)])
     assert raw.zscore("{queue:email}:routes", "relay") == first
 
 
@@ -252,7 +254,7 @@ def test_what_is_parked_alike_goes_in_few_commands(queue: Queue, raw: Raw) -> No
     payloads[7], payloads[9] = b"", b"\x01odd"
     slots = take(queue, *payloads)
     parked = [slot for slot in slots if slot.index % 2 or slot.index < 20]
-    records: list[Record] = [Park(slot, f"r{slot.index % 4}", 5000, STATE) for slot in parked]
+    records: list[Record] = [Park([slot], f"r{slot.index % 4}", 5000, STATE) for slot in parked]
     for expected in (4, 0):
         raw.config_resetstat()
         queue.settle(records)
@@ -268,6 +270,37 @@ def test_what_is_parked_alike_goes_in_few_commands(queue: Queue, raw: Raw) -> No
     assert [(slot.id, slot.payload, slot.state) for slot in sorted(found, key=_number)] == [
         (slot.id, slot.payload, STATE) for slot in parked
     ]
+
+
+def test_where_a_route_can_hold_nothing_nothing_is_written(
+    queue: Queue, server: RedisServer, raw: Raw
+) -> None:
+    slots = take(queue, *(b"%d" % number for number in range(20)))
+    raw.set("{queue:email}:park:r2", "somebody else's")
+    raw.lpush("{queue:email}:park:r1", b"\x01parked.before")
+    parked = [Park([slot], f"r{slot.index % 4}", 5000, STATE) for slot in slots[:16]]
+    before = dump(raw)
+    hasty = Queue(Link(server.url, patience_s=0.0))
+    hasty._lease = queue._lease
+    with pytest.raises(RedisAway, match=r"WRONGTYPE.*park:r2"):
+        hasty.settle([*parked, *map(Done, slots[16:])])
+    hasty.close()
+    assert dump(raw) == before
+    raw.delete("{queue:email}:park:r2")
+    queue.settle([*parked, *map(Done, slots[16:])])
+    assert queue.counts().parked == {"r0": 4, "r1": 5, "r2": 4, "r3": 4}
+    assert queue.counts().stats["delivered"] == 4
+
+
+def test_more_than_one_call_holds_is_parked_in_several(queue: Queue, raw: Raw) -> None:
+    queue.push([b"%d" % number for number in range(900)])
+    slots = [slot for _ in range(3) for slot in queue.take(300).slots]
+    raw.config_resetstat()
+    queue.settle([Park(slots, "relay", 5000, STATE)])
+    assert raw.info("commandstats")["cmdstat_evalsha"]["calls"] == 4
+    assert queue.take(1).slots == []
+    found = [slot for _ in range(9) for slot in queue.take(100, route="relay").slots]
+    assert [slot.payload for slot in found] == [slot.payload for slot in slots]
 
 
 def _number(slot: Slot) -> int:

@@ -106,7 +106,7 @@ def test_waiting_behind_a_door(queue: Queue, search: Search) -> None:
 def park(queue: Queue, count: int, route: str = "mx/größe") -> list[Slot]:
     slots = take(queue, *(b"%d" % number for number in range(count)))
     state = JobState(route=route)
-    queue.settle([Park(slot, route, 60_000, state) for slot in slots])
+    queue.settle([Park([slot], route, 60_000, state) for slot in slots])
     return slots
 
 

@@ -195,7 +195,7 @@ def test_parked_mail_comes_back_as_fast_as_its_host_takes_it(place: Place, sink:
     place.desk.register()
     place.push(*mails(400))
     slots = place.desk.take(400).slots
-    place.desk.settle([Park(slot, "default", 1, slot.state) for slot in slots])
+    place.desk.settle([Park([slot], "default", 1, slot.state) for slot in slots])
     place.desk.leave()
     with Sink() as idle:
         place.worker(file=two_relays(place, sink, idle), concurrency=2)

@@ -275,7 +275,7 @@ def test_parked_messages_count_too(place: Place, sink: Sink) -> None:
     place.desk.register()
     place.push(*mails(40))
     slots = place.desk.take(40).slots
-    place.desk.settle([Park(slot, "default", 1, slot.state) for slot in slots])
+    place.desk.settle([Park([slot], "default", 1, slot.state) for slot in slots])
     place.desk.leave()
     place.push(*mails(40))
     worker = place.worker(sink, max_messages=7)

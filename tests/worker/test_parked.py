@@ -131,7 +131,7 @@ def park(queue: Queue, *routes: str) -> None:
     while batch := queue.take(1000).slots:
         slots += batch
     pairs = zip(slots, routes, strict=True)
-    queue.settle([Park(slot, name, 0, slot.state) for slot, name in pairs])
+    queue.settle([Park([slot], name, 0, slot.state) for slot, name in pairs])
 
 
 def test_routes_that_are_due_hide_no_others(queue: Queue) -> None:

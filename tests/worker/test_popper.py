@@ -27,7 +27,7 @@ def fill(place: Place, name: str, count: int, *, parked: bool = False) -> None:
     if parked:
         queue.register()
         while slots := queue.take(500).slots:
-            queue.settle([Park(slot, "default", 1, slot.state) for slot in slots])
+            queue.settle([Park([slot], "default", 1, slot.state) for slot in slots])
         queue.leave()
     queue.close()
 

@@ -3,40 +3,57 @@
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hired import Place, mail, until, url
 
 from geomail import job
-from geomail.queue import FRESH, JobState, Park, Slot
+from geomail.queue import FRESH, TOLD, JobState, Park, Slot
 from geomail.sink import Sink
 from geomail.worker import admission
 from geomail.worker.shut import Shut
 
 pytest_plugins = ("worker_fixtures",)
 WITHIN_S = 20.0
-STATE = JobState(route="sick")
+LIST: Any = None
 
 
 def slot(payload: bytes, state: JobState = FRESH) -> Slot:
     return Slot("w", 1, 0, "w.1.0", 0, 0, state, payload)
 
 
+class Lane:
+    """As much of a lane as is asked about here."""
+
+    def __init__(self) -> None:
+        self.is_full = True
+
+    def has_place(self, _now: float) -> bool:
+        return not self.is_full
+
+
 class Relay:
-    """As much of a route as is asked about here."""
+    """As much of a route."""
 
     name = "sick"
     is_held = False
 
     def __init__(self, opens_in_s: float) -> None:
-        self._opens_in_s = opens_in_s
+        self.opens_at = 100.0 + opens_in_s
+        self.lanes = (Lane(),)
 
-    def opens_in_s(self, _now: float) -> float:
-        return self._opens_in_s
+    def opens_in_s(self, now: float) -> float:
+        return max(0.0, self.opens_at - now)
+
+    def last_error(self) -> str:
+        return "no"
 
 
 class House:
     """A relay, and which relays are `mx`."""
+
+    has_several_lists = False
 
     def __init__(self, relay: Relay) -> None:
         self.routes = {"sick": relay}
@@ -44,35 +61,65 @@ class House:
         self.guests: dict[str, Relay] = {}
 
 
-def noted(opens_in_s: float) -> Shut:
-    shut = Shut(House(Relay(opens_in_s)))  # type: ignore[arg-type]
-    shut.note(Park(slot(mail(1, relay="sick")), "sick", 7, STATE), 100.0)
-    return shut
+def noted(opens_in_s: float) -> tuple[Shut, Relay]:
+    relay = Relay(opens_in_s)
+    shut = Shut(House(relay))  # type: ignore[arg-type]
+    shut.begin(LIST, 100.0)
+    shut.note("sick", 100.0)
+    return shut, relay
 
 
 def test_a_mail_for_a_relay_that_is_shut_is_parked() -> None:
-    shut = noted(5.0)
-    record = shut.park(slot(mail(1, relay="sick")), None)
-    assert record is not None
-    assert (record.route, record.retry_in_ms, record.state) == ("sick", 7, STATE)
-    assert shut.park(slot(mail(1)), "sick") is not None
+    shut, _ = noted(5.0)
+    first, second = slot(mail(1, relay="sick")), slot(mail(2))
+    assert shut.takes(first, None)
+    assert shut.takes(second, "sick")
     for payload in (mail(1), mail(1, relay="well"), mail(1, relay="sick", dedupe_key="k"), b"{"):
-        assert shut.park(slot(payload), None) is None
-    assert shut.park(slot(mail(1, relay="sick"), JobState(tries=1)), None) is None
+        assert not shut.takes(slot(payload), None)
+    assert not shut.takes(slot(b"{"), "sick")
+    assert not shut.takes(slot(mail(1, relay="sick"), JobState(tries=1)), None)
+    state = JobState(route="sick", last="no")
+    assert list(shut.end()) == [Park([first, second], "sick", 5000, state)]
+    assert list(shut.end()) == []
+
+
+def test_what_a_door_brought_is_parked_so_too() -> None:
+    shut, _ = noted(0.0)
+    plain, told = slot(mail(1, relay="sick")), slot(mail(2, relay="sick"), TOLD)
+    assert shut.takes(plain, None)
+    assert shut.takes(told, None)
+    states = [JobState(route="sick", last="no"), JobState(route="sick", last="no", told=True)]
+    assert [(park.slots, park.state) for park in shut.end()] == [
+        ([plain], states[0]),
+        ([told], states[1]),
+    ]
 
 
 def test_a_relay_that_backs_off_is_trusted_to_do_so_for_a_moment() -> None:
-    shut = noted(5.0)
-    shut.begin(100.1)
+    shut, relay = noted(5.0)
+    relay.opens_at, relay.lanes[0].is_full = 100.0, False
+    shut.begin(LIST, 100.1)
     assert shut.relays
-    shut.begin(101.0)
+    shut.begin(LIST, 101.0)
     assert not shut.relays
 
 
-def test_a_relay_that_is_full_may_have_room_in_the_next_batch() -> None:
-    shut = noted(0.0)
-    assert shut.relays
-    shut.begin(100.0)
+def test_a_relay_that_is_full_is_looked_at_before_each_batch() -> None:
+    shut, relay = noted(0.0)
+    for now in (100.0, 100.1):
+        shut.begin(LIST, now)
+        assert shut.relays
+    relay.lanes[0].is_full = False
+    shut.begin(LIST, 100.2)
+    assert not shut.relays
+
+
+def test_a_relay_that_is_another_one_since_is_forgotten() -> None:
+    house = House(Relay(5.0))
+    shut = Shut(house)  # type: ignore[arg-type]
+    shut.note("sick", 100.0)
+    house.routes["sick"] = Relay(5.0)
+    shut.begin(LIST, 101.0)
     assert not shut.relays
 
 
@@ -80,7 +127,7 @@ def test_what_tasks_find_closed_says_nothing_of_mails() -> None:
     house = House(Relay(5.0))
     house.guests = house.routes
     shut = Shut(house)  # type: ignore[arg-type]
-    shut.note(Park(slot(b'{"url":"http://x.org/"}'), "sick", 7, STATE), 100.0)
+    shut.note("sick", 100.0)
     assert not shut.relays
 
 
@@ -138,7 +185,8 @@ def test_what_another_list_met_is_looked_for_in_this_one_too(
     lists = {"queue": ["queue:one", "queue:two"]}
     worker = place.hire(file=configured(well=url(sink), sick="smtp://127.0.0.1:1"), **lists)
     one, two = worker.queues
-    worker.admission._shut.relays["sick"] = float("inf"), 7, STATE
+    worker.lanes.routes["sick"].is_held = True
+    worker.admission._shut.note("sick", 0.0)
     for queue in (one, two):
         worker.admission.admit_batch(queue, [slot(mail(1, relay="sick"))])
     assert worker.admission.parked.lists() == [one, two]
