@@ -13,9 +13,11 @@ steps     CPU time a mail, user and system, of one core. The parts take turns, a
             outcome         the record of a delivered mail, its entry in the journal, counters
             conversation    bench/driver.py: CONNECTIONS sessions with smtp-sink, finished letters;
                             its waits and turns of the event loop are in it
+            lanes, senders  real lanes and senders, that are given the same few mails over and over
+                            (bench/steps.py), less composing and conversation
             whole           a worker that delivers COUNT mails to smtp-sink
-            the rest        whole less all steps: lanes and senders, greenlets that wake each other,
-                            the loop's other turns, and what steps cost each other in caches
+            the rest        whole less all steps: popper and settler, greenlets that wake each
+                            other, and what steps cost each other in caches
           Nothing is traced: a profiler would make what is called often look dear. The kernel's part
           is what its clock has seen, a look every few ms: from COUNT 40000 on it is worth reading.
 garbage   what the tuning of Python's collector is worth (worker/heap.py: what is there at the start
@@ -49,7 +51,8 @@ _ROWS = (  # name, and what DESIGN's budget gives it in µs
     ("compose", "compose", 8),
     ("wire", "SMTP conversation, one write, one wait", 20),
     ("report", "bookkeeping: outcome, journal, counters", 5),
-    ("rest", "lanes, senders, wakes: the rest", 0),
+    ("house", "bookkeeping: lanes, senders", 0),
+    ("rest", "the rest", 0),
     ("whole", "a whole worker", 42),
 )
 _SIZE = 1024
@@ -90,7 +93,8 @@ def _print_steps(port: int, args: argparse.Namespace) -> None:
     print(f"a whole worker takes {taken} and settles {settled} at a time\n")
     seen: dict[str, list[float]] = defaultdict(list)
     parts = [partial(_whole, port), partial(_wire, port)]
-    parts += [partial(_step, step, taken, settled) for step in ("queue", "thinking")]
+    parts += [partial(_step, step, (taken, settled)) for step in ("queue", "thinking")]
+    parts += [partial(_step, "lanes", (args.connections[0], port))]
     for number in range(args.runs):
         for part in parts if number % 2 else reversed(parts):
             for name, used_us in part(args).items():
@@ -139,10 +143,10 @@ def _wire(port: int, args: argparse.Namespace) -> dict[str, float]:
     return {"wire": user_us + system_us, f"{_KERNEL}wire": system_us}
 
 
-def _step(step: str, taken: int, settled: int, args: argparse.Namespace) -> dict[str, float]:
+def _step(step: str, how: tuple[int, int], args: argparse.Namespace) -> dict[str, float]:
     with stand.fresh_queue() as (queue, url, _):
         stand.push(queue, args.count, size=_SIZE)
-        numbers = [str(number) for number in (args.count, taken, settled)]
+        numbers = map(str, (args.count, *how))
         done = subprocess.run(
             [sys.executable, str(_STEPS), step, url, *numbers],
             capture_output=True,
@@ -154,15 +158,14 @@ def _step(step: str, taken: int, settled: int, args: argparse.Namespace) -> dict
         said = done.stderr.strip().splitlines()
         raise SystemExit(f"steps.py failed: {said[-1] if said else done.returncode}")
     told = json.loads(done.stdout.splitlines()[-1])
-    used = {name: used_s / args.count * 1e6 for name, used_s in told.items()}
-    return {f"{_KERNEL}queue" if name == "kernel" else name: us for name, us in used.items()}
+    return {name: used_s / args.count * 1e6 for name, used_s in told.items()}
 
 
 def _print_table(seen: dict[str, float], args: argparse.Namespace) -> None:
-    alone = [name for name, _, _ in _ROWS if name not in ("rest", "whole")]
     for kernel in ("", _KERNEL):
-        steps = sum(seen.get(kernel + name, 0.0) for name in alone)
-        seen[f"{kernel}rest"] = seen[f"{kernel}whole"] - steps
+        us = {name: seen.get(kernel + name, 0.0) for name in (*(row[0] for row in _ROWS), "lanes")}
+        seen[f"{kernel}house"] = us["lanes"] - us["compose"] - us["wire"]
+        seen[f"{kernel}rest"] = us["whole"] - us["queue"] - us["admit"] - us["report"] - us["lanes"]
     print(f"\nCPU time a mail in µs, medians of {args.runs}\n")
     print("| step | budget | measured | the kernel's part |")
     print("|---|---|---|---|")

@@ -75,6 +75,6 @@ def test_the_steps_of_a_mail_can_be_measured(needs_program: NeedsProgram) -> Non
     assert told.returncode == 0, told.stderr
     rows = [line.split(" | ") for line in told.stdout.splitlines() if line.startswith("| ")]
     measured = {row[0].removeprefix("| "): row[2] for row in rows[1:]}
-    assert len(measured) == 7
+    assert len(measured) == 8
     assert float(measured["compose"]) > 0
     assert float(measured["decode + route"]) > 0
