@@ -33,6 +33,8 @@ _PIECE = 48
 _SAFE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/"
 _Q = [chr(b) if b in _SAFE else f"={b:02X}" for b in range(256)]
 _Q[0x20] = "_"
+_Q_of = _Q.__getitem__
+_SAFE_OR_SPACE = _SAFE + b" "
 _PERCENT = [chr(b) if chr(b).isalnum() and b < 128 else f"%{b:02X}" for b in range(256)]
 _ATOMS = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++)*"
@@ -144,11 +146,13 @@ def phrase(name: str) -> list[str]:
 
 def encoded_words(text: str, first: int = _WORD, rest: int = _WORD) -> list[str]:
     """Return `text` as encoded words (RFC 2047) of at most `first`, then `rest` characters each."""
-    if control_in(text.replace("\t", " ")):
+    if not text.isprintable() and control_in(text.replace("\t", " ")):
         raise PayloadError(f"a header has a control character: {text[:80]!r}")
     data = text.encode()
-    escapes = len(data.translate(None, _SAFE + b" "))
-    if len(data) + 2 * escapes < (len(data) + 2) // 3 * 4:
+    q_length = len(data) + 2 * len(data.translate(None, _SAFE_OR_SPACE))
+    if q_length < (len(data) + 2) // 3 * 4:
+        if q_length <= first - 12:  # one word, as nearly always: 1.1 us in place of 7
+            return [f"=?utf-8?q?{''.join(map(_Q_of, data))}?="]
         return [f"=?utf-8?q?{chunk}?=" for chunk in _chunks(text, _Q, first - 12, rest - 12)]
     return [f"=?utf-8?b?{chunk}?=" for chunk in _b_chunks(data, first - 12, rest - 12)]
 
