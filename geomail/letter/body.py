@@ -6,21 +6,26 @@
     base64             ... always for attachments: 76 columns
 
 Line ends are made CRLF here, once; whatever the text says, nothing but CRLF ends a line afterwards.
-The last line end of a text belongs to whoever puts the part into a message.
+The last line end of a text belongs to whoever puts the part into a message. With each body comes
+whether it is transparent (RFC 5321 4.5.2): none of its lines begins with a dot.
 """
 
 import binascii
 import re
 from collections.abc import Iterator
+from typing import TypeAlias
 
-from geomail.smtp.data import has_bare_newline
+from geomail.smtp.data import has_bare_newline, has_dots
 
 LONGEST_LINE = 998
 _COLUMNS = 76
 _LARGE = 4096
 _BLOCK = 57 * 512  # octets that make whole lines of base64
 _LONGEST_KEPT = 200_000
-_recent: list[tuple[str, bool, tuple[str, bytes]]] = []
+Body: TypeAlias = tuple[str, bytes, bool]
+"""Transfer encoding, octets, and whether they are transparent."""
+
+_recent: list[tuple[str, bool, Body]] = []
 _CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _PRINTABLE = bytes([9, 10, 13, *range(32, 61), *range(62, 127)])
 _OVERLONG_QP = re.compile(rb"^(.{74,76})(=20|=09)\r$", re.MULTILINE)
@@ -35,19 +40,20 @@ def with_crlf(data: bytes) -> bytes:
     return data.replace(b"\n", b"\r\n")
 
 
-def text_body(text: str, eight_bit: bool, *, mark: bytes) -> tuple[str, bytes]:
-    """Return the transfer encoding of `text` and its octets, for a part of a multipart.
+def text_body(text: str, eight_bit: bool, *, mark: bytes) -> Body:
+    """Return the body that `text` makes as a part of a multipart.
 
-    The octets never contain `mark` (it begins the boundaries, with `=`).
+    Its octets never contain `mark` (it begins the boundaries, with `=`).
     """
-    coding, data = kept_or_made(text, eight_bit)
+    made = kept_or_made(text, eight_bit)
+    coding, data, _ = made
     if mark in data and coding != "quoted-printable":
-        return "quoted-printable", quoted_printable(data)
-    return coding, data
+        return _judged("quoted-printable", quoted_printable(data))
+    return made
 
 
-def kept_or_made(text: str, eight_bit: bool) -> tuple[str, bytes]:
-    """Return the transfer encoding of a text that is the whole body, and its octets.
+def kept_or_made(text: str, eight_bit: bool) -> Body:
+    """Return the body of a text that is all there is.
 
     Those of the last two texts are kept, for bulk has them in common; a text and its HTML are two.
     2.5 us a KB where it is the same, and 0.1 us where it is another.
@@ -62,13 +68,17 @@ def kept_or_made(text: str, eight_bit: bool) -> tuple[str, bytes]:
     return made
 
 
-def _made(text: str, eight_bit: bool) -> tuple[str, bytes]:
+def _made(text: str, eight_bit: bool) -> Body:
     data = with_crlf(text.encode())
     if has_long_line(data) or _has_controls(data):
-        return _encoded(data)
+        return _judged(*_encoded(data))
     if data.isascii():
-        return "7bit", data
-    return ("8bit", data) if eight_bit else _encoded(data)
+        return _judged("7bit", data)
+    return _judged("8bit", data) if eight_bit else _judged(*_encoded(data))
+
+
+def _judged(coding: str, data: bytes) -> Body:
+    return coding, data, not has_dots(data)
 
 
 def _has_controls(data: bytes) -> bool:

@@ -69,9 +69,11 @@ def compose(
         if email.raw is None:
             people = from_field + _to_fields(email, plain)
             head = _head(email, people, when, message_id, added)
-            content = message(head.encode(), email, job_id, eight_bit)
+            content, is_transparent = message(head.encode(), email, job_id, eight_bit)
+            # The name of a header of the job's own may begin with a dot.
+            is_transparent = is_transparent and not email.headers
         else:
-            head = added
+            head, is_transparent = added, False
             content = raw.finish(
                 email.raw, message_id=message_id, date=when, added=added, eight_bit=eight_bit
             )
@@ -85,7 +87,8 @@ def compose(
     dsn = None
     if email.dsn is not None:
         dsn = parameters(email.dsn, recipients if redirect_to is None else ())
-    return Letter(mail_from, targets, content, not content.isascii(), smtputf8, dsn)
+    is_eight_bit = not content.isascii()
+    return Letter(mail_from, targets, content, is_eight_bit, smtputf8, dsn, is_transparent)
 
 
 def _sender(addr: str, name: str) -> tuple[str, str, str]:

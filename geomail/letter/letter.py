@@ -10,7 +10,8 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
     an RFC 5322 message whose only line end is CRLF, not dot-stuffed, ending in CRLF. `eight_bit`
     says that content has bytes above 127 (BODY=8BITMIME), `smtputf8` that an address needs it.
     `dsn` asks for reports: the parameters of MAIL, then those of all RCPTs, or those of each. Any
-    may be empty.
+    may be empty. `is_transparent` vouches that no line of `content` begins with a dot, and for its
+    line ends: it is not looked at again before it goes over the wire.
     """
 
     mail_from: str
@@ -19,3 +20,4 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
     eight_bit: bool
     smtputf8: bool
     dsn: tuple[str, ...] | None = None
+    is_transparent: bool = False

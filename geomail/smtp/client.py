@@ -170,7 +170,7 @@ class Client(Conversation):
 
     def _write_chunk(self, envelope: str, transaction: Transaction) -> None:
         letter = transaction.letter
-        lines = data.lines(letter.content)
+        lines = data.lines(letter.content, is_transparent=letter.is_transparent)
         self._write(f"{envelope}BDAT {len(lines)} LAST\r\n".encode())
         self._write(lines)
         transaction.content_end = self._queued
@@ -184,7 +184,8 @@ class Client(Conversation):
             raise ProtocolError("content is written once, after 354")
         if self.phase is _LOST:
             return
-        stuffed = data.stuff(transaction.letter.content)
+        letter = transaction.letter
+        stuffed = data.stuff(letter.content, is_transparent=letter.is_transparent)
         self._out.append(stuffed)
         self._queued = transaction.content_end = self._queued + len(stuffed)
         self.awaited.append(_CONTENT)

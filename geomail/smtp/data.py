@@ -8,8 +8,10 @@ with commands of his own (SMTP smuggling). So here a line end is CRLF and nothin
 directions:
 
 - `stuff` promises that its result holds exactly one end of data, its own last bytes, for readers of
-  every kind: a bare CR or LF is made a CRLF before dots are looked at. It trusts nobody, also not
-  geomail.letter, which delivers CRLF only; the check costs 1 µs for 1 KB.
+  every kind: a bare CR or LF is made a CRLF before dots are looked at. It trusts nobody but who
+  says that the content is transparent: geomail.letter does of what it has made of texts, whose line
+  ends are its own, and looks for dots once where many mails have a text in common. The look at 1 KB
+  costs 1.3 µs.
 - `end_of_data` knows CRLF.CRLF alone. What merely resembles it is content, and `has_bare_newline`
   tells the server that this content has to be refused as a whole.
 
@@ -27,25 +29,36 @@ END = b".\r\n"
 _CRLF_OR_NONE = ("\r\n", None)
 
 
-def stuff(content: bytes) -> bytes:
+def stuff(content: bytes, *, is_transparent: bool = False) -> bytes:
     """Return `content` as it goes over the wire after a 354: dots doubled, `.CRLF` at its end.
 
     A bare CR or LF becomes CRLF, a last line without its end gets one, and nothing is added to
     content that ends in CRLF. Empty content is just the end of data. RFC 5321 4.5.2.
+    `is_transparent`: it is known that nothing of all that is needed but the end.
     """
-    content = lines(content)
-    if content.rfind(b"\n.") >= 0:  # 22 us for 100 KB, where find() and `in` take 80 and more
-        content = content.replace(b"\r\n.", b"\r\n..")
-    if content.startswith(b"."):
-        content = b"." + content
+    if not is_transparent:
+        content = lines(content)
+        if has_dots(content):
+            content = content.replace(b"\r\n.", b"\r\n..")
+        if content.startswith(b"."):
+            content = b"." + content
     return content + END
 
 
-def lines(content: bytes) -> bytes:
+def has_dots(content: bytes) -> bool:
+    """Tell whether a line of `content` begins with a dot."""
+    # 22 us for 100 KB, where find() and `in` take 80 and more
+    return content.startswith(b".") or content.rfind(b"\n.") >= 0
+
+
+def lines(content: bytes, *, is_transparent: bool = False) -> bytes:
     """Return `content` as lines that end in CRLF, the last one too: what a chunk holds (RFC 3030).
 
     A host unpacks a chunk into lines for the next one, so a bare CR or LF is no safer there.
+    `is_transparent`: it is known to be such lines.
     """
+    if is_transparent:
+        return content
     if has_bare_newline(content):
         content = LINE_END.sub(b"\r\n", content)
     if content and not content.endswith(b"\r\n"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from geomail.job import Address, Email
 from geomail.letter import Letter, compose
+from geomail.smtp.data import END, stuff
 
 ID = "0123456789abcdef.17.3"
 FIRST_SEEN_MS = 1_795_168_800_123
@@ -46,6 +47,8 @@ def write(
         redirect_to=redirect_to,
     )
     check_wire(letter.content)
+    if letter.is_transparent:
+        assert stuff(letter.content) == letter.content + END
     assert letter.eight_bit is not letter.content.isascii()
     assert eight_bit or letter.smtputf8 or not letter.eight_bit
     return letter

@@ -50,6 +50,24 @@ def test_the_cheapest_coding_that_is_safe(
         assert text_of(message, "plain") == lines(text)
 
 
+@pytest.mark.parametrize(
+    ("email", "is_transparent"),
+    [
+        (Email(text="One.\nTwo.\n"), True),
+        (Email(text=""), True),
+        (Email(html="<p>one.</p>\n.", text="a"), False),
+        (Email(html="<p>one.</p>\n", text="a\r\n.b"), False),
+        (Email(html="<p>one.</p>\n", text="a"), True),
+        (Email(text=".One"), False),
+        (Email(text="One\r.Two"), False),
+        (Email(text="\0 is quoted\n. is not\n" + "x" * 99), False),
+        (Email(text="One", headers=[(".X", "no text of ours begins its line")]), False),
+    ],
+)
+def test_what_is_said_to_be_transparent(email: Email, is_transparent: bool) -> None:
+    assert write(email).is_transparent is is_transparent
+
+
 @given(st.lists(st.sampled_from(["\r", "\n", "\r\n", " ", "\t", "=", ".", "x" * 37, "ü", "\0"])))
 def test_quoted_printable_comes_back_in_short_lines(pieces: list[str]) -> None:
     data = with_crlf("".join(pieces).encode())
