@@ -97,20 +97,17 @@ class Letter(Protocol):
     def is_transparent(self) -> bool: ...
 
 
-class Transaction:
+class Transaction(msgspec.Struct, eq=False):
     """One message on its way: the letter, the replies so far, and whose it is (`owner`)."""
 
-    __slots__ = ("accepted", "content_end", "data", "final", "letter", "mail", "owner", "rcpt")
-
-    def __init__(self, letter: Letter, owner: object) -> None:
-        self.letter = letter
-        self.owner = owner
-        self.mail: Reply | None = None
-        self.rcpt: list[Reply] = []
-        self.accepted = 0  # recipients, where MAIL was, too
-        self.data: Reply | None = None
-        self.final: Reply | None = None
-        self.content_end = 0
+    letter: Letter
+    owner: object
+    mail: Reply | None = None
+    rcpt: list[Reply] = []
+    accepted: int = 0  # recipients, where MAIL was, too
+    data: Reply | None = None
+    final: Reply | None = None
+    content_end: int = 0
 
     @property
     def has_recipients(self) -> bool:
