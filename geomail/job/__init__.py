@@ -3,6 +3,7 @@
     payload ──► keys and values ──► a table row for each key ──► checks across keys ──► Job
      bytes        payload.py          fields, addresses,            shapes.py           kinds.py
                   phpserialize        headers, attachments, dsn
+        └─ if it is plain, in one go (plain.py) ────────────────────────────────────────►
 
 `decode` is the one door. It is pure: no clock, no randomness, no network, the same answer every
 time. What can't be meant is refused with a PayloadError whose text the producer's author
@@ -14,6 +15,7 @@ out slightly wrong can't be called back, while a dead letter can be corrected an
 Not promised: that a host, a relay or a class of that name exists. Who asks for those finds out.
 """
 
+from geomail.job import plain
 from geomail.job.glance import relay_of
 from geomail.job.kinds import (
     Address,
@@ -47,4 +49,4 @@ def decode(payload: bytes) -> Job:
 
     Raises PayloadError with the reason when it can never become one.
     """
-    return job_of(fields_of(payload))
+    return plain.email_of(payload) or job_of(fields_of(payload))
