@@ -52,6 +52,7 @@ _FLIGHT_LIMIT = 1 << 20  # bytes of content: no more messages begin above it
 # A member of an Enum is a global of ours where it is asked for with each mail: 6 ns, not 50 to 90.
 _READY, _HANDSHAKE, _LOST = Phase.READY, Phase.HANDSHAKE, Phase.LOST
 _CONTENT, _DATA = Awaited.CONTENT, Awaited.DATA
+_TURN = [Awaited.CONTENT, Awaited.MAIL, Awaited.RCPT, Awaited.DATA]
 _CAN_NOT_CHUNK = frozenset((500, 501, 502, 503, 504))
 
 
@@ -214,10 +215,32 @@ class Client(Conversation):
         awaited, handlers = self.awaited, self._handlers
         self.replies += len(replies)
         self._answerable -= len(replies)
+        if awaited == _TURN and len(replies) == 4 and self._take_turn(*replies):
+            return
         for reply in replies:
             handlers[awaited.pop(0)](self, reply)
             if self.phase is _LOST:
                 return
+
+    def _take_turn(self, final: Reply, mail: Reply, rcpt: Reply, go_ahead: Reply) -> bool:
+        """Do at once what the handlers would do one by one, where all goes well: 1.3 us less.
+
+        A message was taken, and the next one may have its content. Returns whether it is so.
+        """
+        last, current = self.unfinished
+        if not (final.is_positive and mail.is_positive and rcpt.is_positive):
+            return False
+        if not (go_ahead.is_intermediate and 0 < last.content_end <= self._written):
+            return False
+        self.awaited.clear()
+        self.delivered += 1
+        self._patience.had_content(is_taken=True)
+        last.final = final
+        current.mail, current.data, current.accepted = mail, go_ahead, 1
+        current.rcpt.append(rcpt)
+        del self.unfinished[0]
+        self._events += (Finished(last), ContentWanted(current))
+        return True
 
     def _take(self, replies: Iterable[Reply]) -> None:
         """Act on replies, up to one that ends the conversation."""
