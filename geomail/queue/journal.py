@@ -114,7 +114,12 @@ class Journal:
 
     def append(self, queue: str, record: Record) -> None:
         """Write one outcome, at once."""
-        self._append(queue, record.slot, encode(record))
+        entry, page = encode(record), self._page
+        # Nearly always there is a page, which knows the worker and has room: 3 calls in place of 5.
+        if page is not None and record.slot.worker in self._workers and page.append(entry):
+            self.appended += 1
+        else:
+            self._append(queue, record.slot, entry)
 
     def note(self, queue: str, slot: Slot) -> None:
         """Write who is left of a job that goes on: its state, as it is by now."""
@@ -126,18 +131,17 @@ class Journal:
         if self._page is not None:
             if slot.worker not in self._workers:
                 self.enlist(queue, slot.worker)
-            record = frame(entry)
-            if not self._page.append(record):
-                self._turn(record)
+            if not self._page.append(entry):
+                self._turn(entry)
         self.appended += 1
 
-    def _turn(self, record: bytes) -> None:
+    def _turn(self, entry: bytes) -> None:
         """Go on in a new file, the old one being full; a full disk is asked once a second."""
         if time.monotonic() < self._full_until_s:
             metrics.count("journal_lost")
             return
         try:
-            self._begin_file(len(record)).append(record)
+            self._begin_file(len(frame(entry))).append(entry)
         except OSError as error:
             self._full_until_s = time.monotonic() + _FULL_FOR_S
             metrics.count("journal_lost")

@@ -25,6 +25,7 @@ from geomail import log
 
 ROOM = 1 << 20
 _HEAD = struct.Struct("<II")
+_HEAD_SIZE, _pack = _HEAD.size, _HEAD.pack
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -67,12 +68,13 @@ class RecordFile:
         finally:
             os.close(fd)
 
-    def append(self, record: bytes) -> bool:
-        """Append a whole record; False where there is no room left for it."""
-        start, end = self.size, self.size + len(record)
+    def append(self, body: bytes) -> bool:
+        """Append a record; False where there is no room left for it."""
+        start = self.size
+        end = start + _HEAD_SIZE + len(body)
         if end > self._room:
             return False
-        self._map[start:end] = record
+        self._map[start:end] = _pack(len(body), crc32(body)) + body  # as frame()
         self.size = end
         return True
 
