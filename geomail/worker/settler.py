@@ -83,12 +83,21 @@ class Settler:
 
     def report(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
         """Take the outcomes of one delivery, one for each recipient."""
+        is_plain = delivery.email.callback_url is None and not self.delivery_log.is_wanted
+        if is_plain and len(delivery.recipients) == 1 and outcomes[0].fate is _DELIVERED:
+            # Nearly always. What follows would do the same, for 0.3 us more.
+            done, queue = Done(delivery.slot), delivery.queue
+            self._journal.append(queue.name, done)
+            metrics.count("delivered")
+            lane.delivered += 1
+            self.add(queue, done)
+        else:
+            self._report(delivery, outcomes, lane)
+
+    def _report(self, delivery: Delivery, outcomes: list[Outcome], lane: Lane) -> None:
         if len(outcomes) < len(delivery.recipients):
             outcomes = outcomes * len(delivery.recipients)  # redirected: one stands for all
-        is_delivered = len(outcomes) == 1 and outcomes[0].fate is _DELIVERED  # nearly always
-        record = whole = (
-            Done(delivery.slot) if is_delivered else self._record_of(delivery, outcomes)
-        )
+        record = whole = self._record_of(delivery, outcomes)
         if delivery.email.callback_url is not None:
             pairs = list(zip(delivery.recipients, outcomes, strict=True))
             whole = self.callbacks.after(record, delivery.email, pairs, lane.name)
