@@ -131,11 +131,15 @@ class Lane(Crew):
 
     def has_place(self, now: float) -> bool:
         """Return whether one more delivery may wait here; some more than `room()` says."""
+        return self.free_places(now) > 0
+
+    def free_places(self, now: float) -> int:
+        """Return how many more deliveries may wait here; 0 or less where none may."""
         if not self.is_open(now):
-            return False
+            return 0
         is_free = self.limits is None and self.brake is None
         most = self._wanted() * (_OVERFLOW if is_free else self._overflow())
-        return self.in_hand - self.refusals.held < (1 if self.health.is_probing else most)
+        return (1 if self.health.is_probing else most) - self.in_hand + self.refusals.held
 
     def has_place_for(self, name: str, now: float) -> bool:
         """Return whether one more of a list may come, however many others have here."""
@@ -265,8 +269,14 @@ class Lane(Crew):
         """Report what became of a delivery."""
         if delivery.set_aside:
             outcomes = delivery.rejoin(outcomes)
-        house = self.house
-        self._let_go(delivery)
+        house, slot = self.house, delivery.slot
+        self.in_hand -= 1  # as _let_go does
+        if self.in_hand == 0:
+            house.note_busy(-1)
+        weight = slot.size or len(slot.payload)
+        house.bytes_in_hand -= weight
+        if house.bytes_of is not None:
+            house.bytes_of[delivery.queue.name] -= weight
         house.report(delivery, outcomes, self)
         if house.is_full and (self.in_hand <= self.low or self.wants_more()):
             house.want_more()
@@ -338,7 +348,10 @@ class Lane(Crew):
         """A MAIL was accepted: the host is well, and what it had refused it meant."""
         if self.refusals.run:
             self.bury(self.refusals.end())
-        self.succeed()
+        health, now = self.health, time.monotonic()
+        health.heard_at = now  # as succeed() does
+        if now >= health.calm_until:
+            self._recover(now)
 
     def refuse(
         self, delivery: Delivery, outcomes: list[Outcome], *, sender: str, is_lost: bool = False

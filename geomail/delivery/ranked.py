@@ -35,6 +35,10 @@ class RankedRoute(Route):
             by_rank.setdefault(rank, []).append(lane)
         self._ranked = tuple(by_rank[rank] for rank in sorted(by_rank))
 
+    def more_for(self, lane: Lane, now: float) -> int:  # noqa: ARG002
+        """Return to how many `choose` gives `lane` at `now` for sure: the next may be another's."""
+        return 0
+
     def room(self, now: float) -> int:
         """Return how many more deliveries the hosts can use soon whose turn it is."""
         return sum(lane.room(now) for lane in self._able(now))

@@ -56,6 +56,10 @@ class Route:
                 return lane
         return None
 
+    def more_for(self, lane: Lane, now: float) -> int:
+        """Return to how many `choose` gives `lane` at `now`, if nothing else is put there."""
+        return lane.free_places(now) if lane.limits is None else 0
+
     def overtake(self, name: str, now: float) -> Lane | None:
         """Return a lane that takes a delivery of a list that has few there, or None.
 

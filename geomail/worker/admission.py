@@ -61,6 +61,15 @@ _NOTHING: Answers = {}
 _KEPT = 512  # a larger payload is let go of: it counts with thousands of connections
 
 
+class _Row(msgspec.Struct, gc=False):
+    """A lane that takes so many more deliveries of a route, at one moment."""
+
+    route: Route
+    lane: Lane
+    now: float
+    left: int
+
+
 class Admission:
     """Decides where each slot goes."""
 
@@ -78,6 +87,7 @@ class Admission:
         self._shut = Shut(lanes)
         self._claiming: list[tuple[Slot, Job]] = []
         self._is_left_told = False
+        self._row: _Row | None = None
         self._lanes = lanes
         self._carriers = carriers
         self._settler = settler
@@ -260,11 +270,23 @@ class Admission:
         if many > 1 and many > (most := min(self._settings.max_recipients, route.most_recipients)):
             self._split(queue, slot, job, recipients, most)
             return None
-        lane = route.choose(now) or self._lanes.overtake(route, delivery, now)
-        if lane is None:
-            self._meet_in_vain(queue, slot, route, now)
-            return None
-        return lane, delivery
+        row = self._row  # behind the first of a batch the lane is known: 0.4 us less
+        if row is not None and row.left > 0 and row.now == now and row.route is route:
+            row.left -= 1
+            return row.lane, delivery
+        return self._choose(route, delivery, now)
+
+    def _choose(self, route: Route, delivery: Delivery, now: float) -> tuple[Lane, Delivery] | None:
+        """Return the lane that takes the delivery, or None when it was parked."""
+        lane = route.choose(now)
+        if lane is not None:
+            self._row = _Row(route, lane, now, route.more_for(lane, now) - 1)
+            return lane, delivery
+        lane = self._lanes.overtake(route, delivery, now)
+        if lane is not None:
+            return lane, delivery
+        self._meet_in_vain(delivery.queue, delivery.slot, route, now)
+        return None
 
     def _is_early(self, queue: Queue, slot: Slot, job: Job, now_ms: int) -> bool:
         """Delay a job that is not due yet, and say whether that was done; refuse one too late."""
