@@ -23,6 +23,7 @@ from typing import Any
 import gevent
 import gevent.socket
 from gevent.ssl import SSLSocket
+from greenlet import getcurrent
 
 _BLOCK = 16384
 _BLOCKS_AT_ONCE = 64
@@ -56,6 +57,16 @@ class Wire(ABC):
     def wait(self) -> None:
         """After a write that fell short: wait until it may go on, or something can be read."""
         self._wait_for(_READ | _WRITE)
+
+    def _wait_for_bytes(self) -> None:
+        # As hub.wait() does, but without a Waiter that tells wakings apart: a read in vain does.
+        # 0.2 us of 39 a mail.
+        reader = self._reader
+        reader.start(getcurrent().switch)
+        try:
+            self._hub.switch()
+        finally:
+            reader.stop()
 
     def _wait_for(self, events: int) -> None:
         watcher = self._hub.loop.io(self._fd, events)
@@ -109,7 +120,7 @@ class PlainWire(Wire):
             ahead, self._ahead = self._ahead, None
             return ahead
         while True:
-            self._hub.wait(self._reader)
+            self._wait_for_bytes()
             try:
                 return os.read(self._fd, _BLOCK)
             except BlockingIOError:
@@ -148,7 +159,7 @@ class TlsWire(Wire):
             ahead, self._ahead = self._ahead, None
             return ahead
         while True:
-            self._hub.wait(self._reader)
+            self._wait_for_bytes()
             received = self.read_now()
             if received is not None:
                 return received
