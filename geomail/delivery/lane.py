@@ -253,6 +253,23 @@ class Lane(Crew):
         self.ready.append(delivery)
         house.staff(self)
 
+    def put_all(self, deliveries: list[Delivery]) -> None:
+        """Queue several deliveries of one list."""
+        if not deliveries:
+            return
+        house, ready, weight = self.house, self.ready, 0
+        for delivery in deliveries:
+            weight += delivery.slot.size or len(delivery.slot.payload)
+            ready.append(delivery)
+        if self.in_hand == 0:
+            self.busy_since = time.monotonic()
+            house.note_busy(1)
+        self.in_hand += len(deliveries)
+        house.bytes_in_hand += weight
+        if house.bytes_of is not None:
+            house.bytes_of[deliveries[0].queue.name] += weight
+        house.staff(self)
+
     def give_back(self, delivery: Delivery, *, in_front: bool = True) -> None:
         """Put a delivery back: it counts as never taken. Not in front: others are tried first."""
         if self.is_held:
