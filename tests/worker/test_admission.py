@@ -3,15 +3,18 @@
 import base64
 import json
 import time
+from pathlib import Path
 
 import pytest
-from hired import Place, mail, mails, until
+from hired import Hired, Place, mail, mails, until
 
 from geomail import job
+from geomail.queue import FRESH, Slot
 from geomail.sink import Sink
 from geomail.worker import admission
 
 pytest_plugins = ("worker_fixtures",)
+NAMES = ("one", "two")
 
 
 def test_a_mail_may_be_due_after_the_greatest_age(place: Place, sink: Sink) -> None:
@@ -64,3 +67,55 @@ def test_a_fault_of_ours_is_no_dead_letter_and_the_batch_goes_on(
     until(lambda: place.held() == 0)
     assert sink.count == 10
     assert len(met) == 2
+
+
+@pytest.fixture
+def two_relays(tmp_path: Path) -> Path:
+    """Return a file of settings with relays that are not there."""
+    file = tmp_path / "geomail.toml"
+    file.write_text("".join(f'[relay.{name}]\nurl = "smtp://127.0.0.1:1"\n' for name in NAMES))
+    return file
+
+
+def of_two_relays(count: int) -> list[Slot]:
+    """Return slots with a mail to one relay, the next one to the other, and so on."""
+    relays = NAMES * count
+    return [
+        Slot("w", 1, index, f"w.1.{index}", 0, int(time.time() * 1000), FRESH, payload)
+        for index, payload in enumerate(mail(n, relay=name) for n, name in enumerate(relays))
+    ]
+
+
+def ready(worker: Hired) -> list[list[int]]:
+    """Return the indexes of what is ready in each lane, and look whether each knows how many."""
+    found = [[delivery.slot.index for delivery in lane.ready] for lane in worker.lanes.lanes]
+    assert [lane.in_hand for lane in worker.lanes.lanes] == list(map(len, found))
+    return found
+
+
+def test_a_batch_goes_where_each_of_it_would(place: Place, two_relays: Path) -> None:
+    together, alone = (place.hire(file=two_relays) for _ in range(2))
+    slots = of_two_relays(40)
+    together.admission.admit_batch(together.queues[0], slots)
+    for slot in of_two_relays(40):
+        alone.admission.admit(alone.queues[0], slot)
+    assert ready(together) == ready(alone)
+    assert 0 < len(ready(together)[0]) < 40
+    assert together.lanes.bytes_in_hand == alone.lanes.bytes_in_hand
+    assert together.settler.backlog == alone.settler.backlog
+
+
+def test_a_batch_that_is_broken_off_leaves_what_was_admitted_in_its_lanes(
+    place: Place, two_relays: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = place.hire(file=two_relays)
+
+    def broken(payload: bytes) -> object:
+        if b"n5" in payload:
+            raise KeyboardInterrupt
+        return job.decode(payload)
+
+    monkeypatch.setattr(admission, "decode", broken)
+    with pytest.raises(KeyboardInterrupt):
+        worker.admission.admit_batch(worker.queues[0], of_two_relays(40))
+    assert ready(worker) == [[0, 2, 4], [1, 3]]
