@@ -111,6 +111,15 @@ def break_reply(monkeypatch: pytest.MonkeyPatch) -> None:
 
     broken(monkeypatch, Client, "_on_mail", Client._on_mail, is_u1)
     answer_mail_by(monkeypatch, Client._on_mail)
+    take_turn = Client._take_turn
+
+    def break_behind_turn(client: Client, *replies: Reply) -> bool:
+        if not take_turn(client, *replies):
+            return False
+        client._on_mail(replies[1])  # as if it were its turn: it breaks there
+        return True
+
+    monkeypatch.setattr(Client, "_take_turn", break_behind_turn)
 
 
 def answer_mail_by(monkeypatch: pytest.MonkeyPatch, handler: Callable[..., None]) -> None:
