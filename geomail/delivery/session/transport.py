@@ -154,16 +154,21 @@ class Session:
         return events
 
     def _take(self) -> list[Event]:
-        self._await()
-        wire, received = self._wire, b""
+        """Read once, and go on waiting for a reply whose time began when it became the oldest."""
+        client, wire, received = self.client, self._wire, b""
+        if client.replies != self._replies:
+            self._replies = client.replies
+            self._due_limit_s = self.terms.limits_s[client.awaited[0]]
+            self._due = time.monotonic() + self._due_limit_s
+        self._wait, self._limit_s, self.deadline = "no answer", self._due_limit_s, self._due
         try:
             if wire is not None:
                 received = wire.read()
         except OSError:
             pass  # as the end
         if received or not self._is_expired:
-            return self.client.receive(received)
-        return self.client.cut(Cause.TIMEOUT, self._lateness)
+            return client.receive(received)
+        return client.cut(Cause.TIMEOUT, self._lateness)
 
     def _rest(self) -> None:
         self.deadline = inf
@@ -322,15 +327,6 @@ class Session:
         self._is_cut = len(rest) > 0
 
     # ---- time
-
-    def _await(self) -> None:
-        """Go on waiting for the oldest reply, whose time began when it became the oldest."""
-        client = self.client
-        if client.replies != self._replies:
-            self._replies = client.replies
-            self._due_limit_s = self.terms.limits_s[client.awaited[0]]
-            self._due = time.monotonic() + self._due_limit_s
-        self._wait, self._limit_s, self.deadline = "no answer", self._due_limit_s, self._due
 
     def _allow(self, limit_s: float, wait: str) -> None:
         """Begin a wait; `wait` is what is missing when it ends."""
