@@ -69,7 +69,9 @@ def compose(
         if email.raw is None:
             people = from_field + _to_fields(email, plain)
             head = _head(email, people, when, message_id, added)
-            content, is_transparent = message(head.encode(), email, job_id, eight_bit)
+            made = message(head.encode(), email, job_id, eight_bit)
+            content, is_ascii, is_transparent = made
+            is_ascii = is_ascii and head.isascii()
             # The name of a header of the job's own may begin with a dot.
             is_transparent = is_transparent and not email.headers
         else:
@@ -77,6 +79,7 @@ def compose(
             content = raw.finish(
                 email.raw, message_id=message_id, date=when, added=added, eight_bit=eight_bit
             )
+            is_ascii = content.isascii()
     except UnicodeEncodeError as error:
         raise PayloadError(f"a text has a lone surrogate: {error.reason}") from None
     if email.return_path is not None:
@@ -87,8 +90,7 @@ def compose(
     dsn = None
     if email.dsn is not None:
         dsn = parameters(email.dsn, recipients if redirect_to is None else ())
-    is_eight_bit = not content.isascii()
-    return Letter(mail_from, targets, content, is_eight_bit, smtputf8, dsn, is_transparent)
+    return Letter(mail_from, targets, content, not is_ascii, smtputf8, dsn, is_transparent)
 
 
 def _sender(addr: str, name: str) -> tuple[str, str, str]:

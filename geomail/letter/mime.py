@@ -25,28 +25,31 @@ from geomail.letter.header import field, file_name
 _OPAQUE = "application/octet-stream"
 
 
-def message(head: bytes, email: Email, job_id: str, eight_bit: bool) -> tuple[bytes, bool]:
+def message(head: bytes, email: Email, job_id: str, eight_bit: bool) -> tuple[bytes, bool, bool]:
     """Return `head`, and behind it the content headers and the body of `email`; it ends in CRLF.
 
-    With it comes whether all behind `head` is known to be transparent (RFC 5321 4.5.2).
+    With it comes whether what is behind `head` is ASCII, and whether that is known to be
+    transparent (RFC 5321 4.5.2).
     """
     if email.attachments:
         out = BytesIO()
         out.write(head)
         out.writelines(_tree(email, f"=_{job_id}", eight_bit))
-        return out.getvalue(), False
+        content = out.getvalue()
+        return content, content.isascii(), False
     text, html = email.text, email.html
     if text is not None and html is not None:
         return _alternative(head, text, html, f"=_{job_id}".encode("ascii"), eight_bit)
     coding, data, is_transparent = kept_or_made(text or "" if html is None else html, eight_bit)
     ending = b"" if not data or data.endswith(b"\r\n") else b"\r\n"
     kind = _text_head("plain" if html is None else "html", coding)
-    return b"".join((head, kind, data, ending)), is_transparent
+    # That an encoded text is ASCII goes without a look: 15 us for 100 KB.
+    return b"".join((head, kind, data, ending)), coding != "8bit", is_transparent
 
 
 def _alternative(
     head: bytes, text: str, html: str, mark: bytes, eight_bit: bool
-) -> tuple[bytes, bool]:
+) -> tuple[bytes, bool, bool]:
     """Return what `_tree` makes of text and html alone, in one go: 1.2 us in place of 4.5."""
     plain_coding, plain, is_plain_transparent = text_body(text, eight_bit, mark=mark)
     html_coding, rich, is_html_transparent = text_body(html, eight_bit, mark=mark)
@@ -54,7 +57,8 @@ def _alternative(
     opening, end = b"\r\n--%b.a\r\n" % mark, b"\r\n--%b.a--\r\n" % mark
     of_plain, of_html = _text_head("plain", plain_coding), _text_head("html", html_coding)
     content = b"".join((head, kind, opening, of_plain, plain, opening, of_html, rich, end))
-    return content, is_plain_transparent and is_html_transparent
+    is_ascii = plain_coding != "8bit" and html_coding != "8bit"
+    return content, is_ascii, is_plain_transparent and is_html_transparent
 
 
 def _tree(email: Email, mark: str, eight_bit: bool) -> Iterable[bytes]:

@@ -4,6 +4,7 @@ Keywords are case-insensitive and unknown ones are kept: nobody is refused for w
 """
 
 import re
+from functools import lru_cache
 
 from geomail.smtp.events import Letter
 from geomail.smtp.reply import Reply
@@ -43,14 +44,20 @@ def refusal(letter: Letter, capabilities: dict[str, str]) -> Reply | None:
     RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8), RFC 5321 section 4.1.2 (addresses),
     RFC 3461 (DSN: what is not announced is left out, so it is no reason).
     """
-    limit = capabilities.get("SIZE", "")
-    if limit.isdecimal() and 0 < int(limit) < len(letter.content):
-        return _refuse("5.3.4", f"{len(letter.content)} octets, and the host takes {limit}")
+    most = _octets(capabilities.get("SIZE", ""))
+    if 0 < most < len(letter.content):
+        return _refuse("5.3.4", f"{len(letter.content)} octets, and the host takes {most}")
     if letter.eight_bit and "8BITMIME" not in capabilities:
         return _refuse("5.6.3", "8-bit content, and the host does not announce 8BITMIME")
     if letter.smtputf8 and "SMTPUTF8" not in capabilities:
         return _refuse("5.6.7", "a non-ASCII address, and the host does not announce SMTPUTF8")
     return _unsafe(letter)
+
+
+@lru_cache(maxsize=64)
+def _octets(size: str) -> int:
+    """Return the limit that SIZE announces with these parameters; 0: none."""
+    return int(size) if size.isdecimal() else 0
 
 
 def _unsafe(letter: Letter) -> Reply | None:
