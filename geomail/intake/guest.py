@@ -5,8 +5,8 @@
 
 When everybody is to leave, a guest that waits for the next request, document or command waits only
 for a moment, so that what crosses our leaving on the wire is answered too. One that is in the midst
-of something (`is_begun`) may go on for some seconds, as long as it does not pause. What has come by
-then is still read; behind it, it is as if the client had closed.
+of something (`is_begun`), or has come just now, may go on for some seconds, as long as it does not
+pause. What has come by then is still read; behind it, it is as if the client had closed.
 
 A connection that is closed with bytes unread, or whose receiving half was shut down, is reset, and
 the last answer may be lost with it. So it is ended as RFC 9112, 9.6 says: our half first, then what
@@ -28,6 +28,7 @@ from gevent.socket import cancel_wait
 
 _MOMENT_S = 0.3  # for what is on its way while we leave
 _FINISH_S, _PAUSE_S = 5.0, 2.0  # for what has begun
+_NEW_S = 1.0
 _LAST_WORDS_S = 1.0
 _HANDSHAKE_S = 10.0
 _BLOCK = 64 * 1024
@@ -41,7 +42,8 @@ class Guest:
     """One connection: `sock`, and `host`, where it comes from ("" for a local socket)."""
 
     __slots__ = (
-        *("_is_seen_out", "_is_shaking", "_leaving", "host", "is_known", "is_sent_away"),
+        *("_is_seen_out", "_is_shaking", "_leaving", "host", "is_known"),
+        "is_sent_away",
         *("_told_at", "since", "sock"),
     )
 
@@ -70,7 +72,8 @@ class Guest:
     def _read_last(self, most: int, within_s: float, *, is_begun: bool) -> bytes:
         now = time.monotonic()
         self._told_at = self._told_at or now
-        patience_s = self._told_at - now + (_FINISH_S if is_begun else _MOMENT_S)
+        is_new = not self.is_known and self._told_at - self.since < _NEW_S
+        patience_s = self._told_at - now + (_FINISH_S if is_begun or is_new else _MOMENT_S)
         patience_s = max(0.0, min(patience_s, _PAUSE_S))
         self.sock.settimeout(min(within_s, patience_s))
         try:
@@ -82,9 +85,11 @@ class Guest:
 
     def peek(self) -> bytes | None:
         """Return the first byte that comes, b"" at the end, None when it does not come."""
-        self.sock.settimeout(_HANDSHAKE_S)
+        self.sock.settimeout(_PAUSE_S if self._leaving.is_set() else _HANDSHAKE_S)
         try:
             return self.sock.recv(1, socket.MSG_PEEK)
+        except LeavingError:
+            return self.peek()
         except TimeoutError:
             return None
 
@@ -104,7 +109,7 @@ class Guest:
     def wake(self) -> None:
         """End its wait for more, if it is in one, by LeavingError."""
         waiting: Any = getattr(self.sock, "_read_event", None)  # None: closed
-        if waiting is not None and not self._is_shaking:
+        if waiting is not None and not (self._told_at or self._is_shaking or self._is_seen_out):
             # gevent's shutdown() does the same, but shuts the receiving half down as well: then
             # Linux resets the connection as soon as anything more comes.
             cancel_wait(waiting, LeavingError)

@@ -47,6 +47,8 @@ from geomail.smtp.policy import Policy
 from geomail.smtp.server import Event, Mail, Server
 
 _CLIENT_HELLO = b"\x16\x03"  # of TLS
+# A browser can be made to send a page's form here, with commands in it.
+_HTTP = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"OPTIONS ", b"CONNECT ", b"PRI ")
 _AT_REST = frozenset((Phase.REFUSED, Phase.NEW, Phase.CLEAR, Phase.STRANGER, Phase.READY))
 _MB = 1024 * 1024
 _ENVELOPE = 64 * 1024  # of a payload, beside the content
@@ -66,6 +68,7 @@ _STRANGER = Answer(
     554, "5.7.1", "Only clients on this machine may send here (else set door_logins)"
 )
 _CLEAR_FIRST = Answer(554, "5.7.0", "This port begins in clear, and offers STARTTLS if any TLS")
+_NO_HTTP = Answer(554, "5.7.0", "SMTP is spoken here, not HTTP")
 _TLS_FIRST = Answer(554, "5.7.0", "This port speaks TLS, from the first byte on")
 _GUESSER = Answer(421, "4.7.0", "Too many failed logins from this address, try again later")
 _FULL = Answer(421, "4.7.0", "Too many connections, try again later")
@@ -223,6 +226,8 @@ class _Client(Conversation):
         if data.startswith(_CLIENT_HELLO) and server.phase is Phase.NEW and not server.is_encrypted:
             door.reception.note_tls(self._address)
             return _CLEAR_FIRST
+        if server.phase is Phase.NEW and data.startswith(_HTTP):
+            return _NO_HTTP
         if door.demands_login and door.gate.guesses.wait_s(self._address, time.monotonic()):
             return _GUESSER
         return None

@@ -85,7 +85,9 @@ def _payload(mail: Mail, content: bytes) -> _Payload:
 def received(origin: Origin, *, host: str, now_s: int) -> bytes:
     """Return our Received field (RFC 5321 4.4)."""
     helo = origin.helo if _HELO.fullmatch(origin.helo) else "unknown"
-    address = f"IPv6:{origin.address}" if ":" in origin.address else origin.address
+    address = origin.address.partition("%")[0]  # a zone means something to this machine only
+    if ":" in address:
+        address = f"IPv6:{address}"
     return (
         f"Received: from {helo} ([{address}])\r\n"
         f"\tby {host} (geomail) with {origin.protocol};\r\n"

@@ -105,6 +105,28 @@ def test_a_mail_that_has_begun_is_taken(redis_url: str) -> None:
     assert len(door.jobs()) == 1
 
 
+def test_who_comes_in_the_last_moment_is_served(redis_url: str) -> None:
+    with opened(redis_url) as door, closing(door.bare().socket) as sock:
+        leaving = gevent.spawn(door.door.stop, DEADLINE_S)
+        for said in (b"EHLO me\r\n", b"MAIL FROM:<a@x.example>\r\n", b"RCPT TO:<b@y.org>\r\n"):
+            gevent.sleep(0.2)
+            sock.sendall(said)
+        assert b"250 2.1.5" in _heard(sock, b"250 2.1.5")
+        sock.sendall(b"DATA\r\n" + LETTER + b".\r\n")
+        assert b"queued as" in _heard(sock, b"queued as")
+        leaving.get(timeout=DEADLINE_S)
+    assert len(door.jobs()) == 1
+
+
+def _heard(sock: socket.socket, ending: bytes) -> bytes:
+    heard = b""
+    while ending not in heard:
+        block = sock.recv(1000)
+        assert block, heard
+        heard += block
+    return heard
+
+
 def test_who_is_turned_away_can_read_why(opens: Open) -> None:
     house = opens(door_connections="1")
     with house.dial() as first:

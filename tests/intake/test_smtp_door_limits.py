@@ -212,6 +212,15 @@ def test_one_connection_too_many(redis_url: str) -> None:
         assert is_served(door)
 
 
+@pytest.mark.parametrize("verb", [b"POST", b"GET", b"CONNECT"])
+def test_a_web_page_can_not_send(door: Opened, verb: bytes) -> None:
+    bare = door.bare()
+    bare.say(verb + b" / HTTP/1.1\r\nHost: a\r\n\r\nEHLO me\r\n" + DATA + LETTER + b".\r\n")
+    assert bare.codes(2) == [220, 554]
+    assert bare.rest() == b""
+    assert door.jobs() == []
+
+
 def test_too_many_wait(redis_url: str) -> None:
     with opened(redis_url, high_water=10) as door:
         queue = Queue(Link(redis_url))

@@ -112,6 +112,7 @@ def test_received_in_the_body_is_no_hop() -> None:
     ("origin", "beginning"),
     [
         (Origin("a b", "::1", "ESMTPSA"), b"Received: from unknown ([IPv6:::1])\r\n"),
+        (Origin("a", "fe80::1%eth0", "ESMTP"), b"Received: from a ([IPv6:fe80::1])\r\n"),
         (Origin("x" * 300, "127.0.0.1", "SMTP"), b"Received: from unknown ([127.0.0.1])\r\n"),
         (Origin("[127.0.0.1]", "127.0.0.1", "SMTP"), b"Received: from [127.0.0.1] ([127.0.0.1])"),
     ],
