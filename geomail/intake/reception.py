@@ -24,7 +24,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from ssl import SSLContext, SSLError
+from ssl import SSLContext, SSLError, SSLSocket
 
 import gevent
 from gevent.event import Event
@@ -115,6 +115,14 @@ class Reception:
         self._say_tls_came(host=host, hint="this door begins in clear: see door_cert, listen_smtps")
 
     def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                self._accept_each(listener)
+            except Exception as error:  # noqa: BLE001 - the top of a greenlet
+                log.error("accepting_broke", why=repr(error))
+                gevent.sleep(_PAUSE_S)
+
+    def _accept_each(self, listener: socket.socket) -> None:
         accepted = 0
         while True:
             try:
@@ -230,5 +238,6 @@ def _cut(sock: socket.socket) -> None:
 
 
 def _say_farewell(sock: socket.socket, words: bytes) -> None:
-    with suppress(OSError):
-        sock.send(words, socket.MSG_DONTWAIT)  # fits, or is nobody's business
+    if words and not isinstance(sock, SSLSocket):  # behind TLS words would have to wait
+        with suppress(OSError):
+            sock.send(words, socket.MSG_DONTWAIT)  # fits, or is nobody's business

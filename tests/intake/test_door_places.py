@@ -4,14 +4,16 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import gevent
 import pytest
 from http_house import MAIL, House, Open, read_all, until
-from smtp_doors import Opened, opened
+from smtp_doors import CERTIFICATE, Opened, opened
 from test_doors_leave import _POST
 
 from geomail.intake import reception
+from geomail.intake.smtp import SmtpDoor, SmtpsDoor
 
 pytest_plugins = ("http_fixtures",)
 
@@ -102,6 +104,30 @@ def test_smtp_clients_that_only_greet(redis_url: str) -> None:
             bare.hello()
         assert all(_is_served(door) for _ in range(4))
         assert greeting[0].rest() == b"421 4.7.0 Too many connections, try again later\r\n"
+
+
+@pytest.mark.parametrize("kind", [SmtpDoor, SmtpsDoor])
+@pytest.mark.parametrize("says", [False, True])
+def test_clients_that_only_encrypt(
+    redis_url: str, tmp_path: Path, kind: type[SmtpDoor], says: bool
+) -> None:
+    cert = tmp_path / "door.pem"
+    CERTIFICATE.private_key_and_cert_chain_pem.write_to_path(cert)
+    with opened(redis_url, kind=kind, door_connections=2, door_cert=str(cert)) as door:
+        silent = [door.bare() for _ in range(2)]
+        for bare in silent if says else []:
+            if kind is SmtpDoor:
+                bare.hello()
+                bare.say(b"STARTTLS\r\n")
+                bare.codes(1)
+            bare.encrypt()
+        for _ in range(3):
+            bare = door.bare()
+            if kind is SmtpsDoor:
+                bare.encrypt()
+            assert bare.codes(1) == [220]
+            bare.say(b"QUIT\r\n")
+            assert bare.codes(1) == [221]
 
 
 def _is_served(door: Opened) -> bool:
