@@ -272,7 +272,7 @@ def _conclude(contenders: list[Contender], args: argparse.Namespace) -> None:
     seen = {contender.name: _median(contender) for contender in contenders}
     ours = seen.get("geomail")
     print(f"\nmedians of {args.runs}\n")
-    print("| | kind | mails/s | CPU a mail | geomail is | its CPU a mail |")
+    print("| | kind | mails/s | CPU a mail | geomail is | its mail costs |")
     print("|---|---|---|---|---|---|")
     for contender in contenders:
         run = seen[contender.name]
@@ -280,7 +280,7 @@ def _conclude(contenders: list[Contender], args: argparse.Namespace) -> None:
         times = " | "
         if ours and run is not ours:
             times = f"{ours.rate / run.rate:.1f} times as fast"
-            times += f" | {run.cpu_us / ours.cpu_us:.1f} times less"
+            times += f" | {run.cpu_us / ours.cpu_us:.1f} times geomail's"
         print(f"| {contender.name} | {contender.kind} | {told} | {times} |")
 
 
