@@ -7,7 +7,8 @@ A door is a class in a module of its own, imported when it is wanted:
         def start(self, listener: socket.socket) -> None     accept, in greenlets of its own
         def stop(self, grace_s: float) -> None               see below
 
-`tls` is the context of `door_cert`, or None: a door begins with TLS, the SMTP door offers STARTTLS.
+`tls` is the context of `door_cert`, or None: a door begins with TLS, but `smtp` offers STARTTLS;
+`smtps` has no other way.
 `start` returns at once; `listener` listens already, may be shared with other processes, and is the
 door's from then on. `stop` accepts no more and closes the listener, lets each connection have the
 answers to what it has sent, and returns when all have ended, or after `grace_s`, when those that

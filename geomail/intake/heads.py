@@ -42,6 +42,7 @@ class Fault(Struct, frozen=True, gc=False):
     why: str
 
 
+_NO_REQUEST = Fault(400, "METHOD /path HTTP/1.1 expected in the first line")
 TLS_CAME = Fault(400, "TLS is not spoken here: http://, not https:// (else set door_cert)")
 
 
@@ -69,8 +70,8 @@ def fault_so_far(begun: bytes) -> Fault | None:
     """Return what is wrong with a head whose end has not come yet, None as long as it may become
     one.
     """
-    if begun.startswith(b"\x16\x03"):
-        return TLS_CAME
+    if not begun[:1].isalpha():  # a document, say, whose client would wait for long
+        return TLS_CAME if begun.startswith(b"\x16\x03") else _NO_REQUEST
     if len(begun) > MAX_HEAD:
         return Fault(431, f"the head of a request has at most {MAX_HEAD:,} bytes")
     if _LONE_LF.search(begun):
@@ -110,7 +111,7 @@ def read_head(raw: bytes) -> Head | Fault:
 def _fault_of(first: bytes) -> Fault:
     if len(first) > 8000:
         return Fault(414, "the target of a request has at most 8,000 bytes")
-    return Fault(400, "METHOD /path HTTP/1.1 expected in the first line")
+    return _NO_REQUEST
 
 
 def _fields_of(lines: list[bytes]) -> dict[str, str] | Fault:

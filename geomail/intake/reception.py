@@ -43,6 +43,7 @@ _PLACE_S = 1.0
 _SILENT_S = 1.0  # that long a stranger is left alone
 _LAST_WORD_S = 1.0
 _MOST_TURNED_AWAY = 100  # at a time, whose farewell is waited for
+_SILENT_HINT = "the places are full: who connects and brings nothing gives way"
 _TLS_BEGINS = b"\x16"  # a handshake record (RFC 8446, 5.1)
 
 
@@ -68,6 +69,7 @@ class Reception:
         self._listener: socket.socket | None = None
         self._accepting: gevent.Greenlet[..., None] | None = None
         self._say_full = Seldom(log.warning, "door_full")
+        self._say_silent = Seldom(log.warning, "door_silent")
         self._say_failed = Seldom(log.warning, "cannot_accept")
         self._say_no_tls = Seldom(log.info, "no_tls")
         self._say_tls_came = Seldom(log.info, "tls_came")
@@ -170,6 +172,7 @@ class Reception:
             if not guest.is_known and not guest.is_sent_away and now - guest.since > _SILENT_S:
                 guest.is_sent_away = True
                 metrics.count("door_silent")
+                self._say_silent(host=guest.host, most=self._most, hint=_SILENT_HINT)
                 _say_farewell(guest.sock, self._farewell)
                 _cut(guest.sock)
                 self._is_stuck = False

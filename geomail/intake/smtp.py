@@ -6,6 +6,8 @@
     450 4.7.1                              this address brings too many (`door_rate`), the same
     553, 554                               it could never be sent: the reason
 
+`listen_smtps` is the same with TLS from the first byte on (RFC 8314), a door of its own.
+
 Who may send: with `door_logins` who logs in, else clients of this machine; others are told so by
 the greeting. In clear a stranger's password is not asked for: from another machine PLAIN and LOGIN
 need TLS (`door_cert`), SCRAM-SHA-256 and CRAM-MD5 do not.
@@ -16,7 +18,8 @@ byte for byte (geomail.intake.submission).
 
 Promised: nothing is answered with 250 before Redis has it. A connection costs at most one mail of
 `door_max_mb`, all together what the gate has room for; one that brings neither a command nor 4 KB
-in `door_idle_s`, too many commands without a mail, wrong passwords or another protocol is ended.
+in `door_idle_s`, too many commands without a mail, wrong passwords (geomail.intake.guesses) or
+another protocol is ended, HTTP before anything of it is run.
 Not promised: that what was answered 451 is not in Redis; the client sends it again, as after a lost
 connection.
 """

@@ -41,13 +41,14 @@ def crowd(house: House, said: bytes, places: int = _PLACES) -> Iterator[list[soc
     "said",
     [b"", b"\r\n", b"POST /v1", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", _POST[:-1]],
 )
-def test_honest_clients_get_in(house: House, said: bytes) -> None:
+def test_honest_clients_get_in(house: House, said: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with crowd(house, said) as socks:
         began = time.monotonic()
         for _ in range(5):
             assert house.post(MAIL).status == 202
         assert time.monotonic() - began < 10
         assert b"503" in read_all(socks[0])  # who came first
+    assert "door_silent host=127.0.0.1" in caplog.text
 
 
 def test_a_drip_is_silence_too(house: House) -> None:

@@ -232,6 +232,13 @@ def test_what_follows_a_doubtful_request_is_not_served(house: House, said: bytes
     assert house.waiting() == 0
 
 
+@pytest.mark.parametrize("said", [json.dumps(MAIL).encode(), b"\x16\x03\x01\x02", b"\0", b'"x'])
+def test_another_protocol_is_told_at_once(house: House, said: bytes) -> None:
+    with house.dial() as sock:
+        sock.sendall(said)  # and waits
+        assert sock.recv(12) == b"HTTP/1.1 400"
+
+
 def test_what_follows_a_refused_body_is_served(house: House) -> None:
     said = house.talk(
         _POST.replace(b"json", b"xml") + b"Content-Length: 9\r\n\r\n<not me/>" + _SECOND
