@@ -19,7 +19,8 @@ that it has never heard of is another Redis's, and its journal is left alone, fo
 Redis comes back as another process, it may have forgotten its last second: then our own journal is
 said again, without the notes, for we still know them.
 
-A disk that is full or a folder that can't be written costs duplicates after a kill, never mail: it
+A journal that is deleted under us is begun anew within a second of work, or at the next beat. A
+disk that is full or a folder that can't be written costs duplicates after a kill, never mail: it
 is said once a minute. Not promised: anything after the machine itself has died, nor on file systems
 without flock (some network mounts).
 """
@@ -46,6 +47,7 @@ _MAGIC = b"geomail journal 1\n"
 _NEW_FILE_S = 5.0
 _KEEP_S = 10.0
 _COMPLAIN_EVERY_S = 60.0
+_LOOK_EVERY_S = 1.0
 _FULL_FOR_S = 1.0
 _STRANGE_FOR_S = 2 * 86_400
 _PIECE = 1000
@@ -89,6 +91,7 @@ class Journal:
         self._number = 0
         self._files: deque[_File] = deque()
         self._complained_s = float("-inf")
+        self._look_at_s = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -150,12 +153,14 @@ class Journal:
     def settled(self, number: int) -> None:
         """Note that Redis has the first `number` outcomes that were appended."""
         self._settled = number
+        if (now_s := time.monotonic()) >= self._look_at_s:
+            self._look_at_s = now_s + _LOOK_EVERY_S
+            self._look()
 
     def tidy(self) -> None:
         """Begin a new file where it is time, and delete what Redis has had for long enough."""
         now_s = time.monotonic()
-        if self.is_open and os.fstat(self._names).st_nlink == 0:
-            self.remove()  # somebody has deleted it under us: `enlist` begins another
+        self._look()
         try:
             if (
                 self._page is not None
@@ -171,6 +176,19 @@ class Journal:
         while self._files and now_s - (self._files[0].settled_s or now_s) >= _KEEP_S:
             with suppress(OSError):
                 self._files.popleft().path.unlink(missing_ok=True)
+
+    def _look(self) -> None:
+        """Begin anew where somebody has deleted it under us, with what the last file had."""
+        if self._page is None or os.fstat(self._names).st_nlink:
+            return
+        log.warning("journal_deleted", folder=self._folder, consequence="it is begun anew")
+        workers, kept = dict(self._workers), bodies(self._path, self._page.content())
+        self.remove()
+        for worker, queue in workers.items():
+            self.enlist(queue, worker)
+        for entry in kept:
+            if self._page is not None and not self._page.append(entry):
+                self._turn(entry)
 
     def entries(self) -> Iterator[Entry]:
         """Read all outcomes that are still kept, in their order."""

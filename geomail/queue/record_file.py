@@ -78,6 +78,10 @@ class RecordFile:
         self.size = end
         return True
 
+    def content(self) -> bytes:
+        """Return all that was appended, also where the file has been deleted."""
+        return self._map[: self.size]
+
     def close(self) -> None:
         """Let go of it; its rest goes back to the disk."""
         self._map.close()

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -171,16 +172,20 @@ def test_without_a_folder_nothing_is_kept() -> None:
     book.remove()
 
 
-def test_deleted_under_us_it_begins_anew(tmp_path: Path) -> None:
-    book = begun(tmp_path)
-    for path in tmp_path.iterdir():
-        path.unlink()
-    book.tidy()
-    assert not book.is_open
+def test_deleted_under_us_it_begins_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "journal"
+    book = begun(folder)
+    book.enlist("queue:other", "w2")
     book.append("queue:email", Done(slot(0)))
-    book.enlist("queue:email", "w1")
-    book.append("queue:email", Done(slot(1)))
-    assert [entry.index for entry in book.entries()] == [1]
+    assert "journal_deleted" not in caplog.text
+    for times, notice in enumerate((lambda: book.settled(0), book.tidy), 1):
+        shutil.rmtree(folder)
+        book._look_at_s = 0.0
+        notice()
+        book.append("queue:other", Done(slot(times, worker="w2")))
+        assert [entry.index for entry in book.entries()] == list(range(times + 1))
+        assert len(journal._read_names(folder / "w1.journal")) == 2
+        assert caplog.text.count("journal_deleted") == times
 
 
 def test_what_is_left_is_said_where_some_of_it_was_deleted(tmp_path: Path) -> None:
