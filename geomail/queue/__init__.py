@@ -30,6 +30,7 @@ from geomail.queue.records import (
     Retry,
     Slot,
     Split,
+    death_of,
 )
 
 __all__ = [
@@ -58,4 +59,5 @@ __all__ = [
     "Retry",
     "Slot",
     "Split",
+    "death_of",
 ]

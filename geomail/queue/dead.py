@@ -101,7 +101,14 @@ def reasons(desk: Connection, keys: Keys, *, sample: int) -> dict[str, int]:
 
 def _revived(letter: DeadLetter, now_ms: int) -> msgspec.Struct:
     return msgspec.structs.replace(
-        letter.state, tries=0, unknown=0, last=None, reason=None, at_ms=None, retried_ms=now_ms
+        letter.state,
+        tries=0,
+        unknown=0,
+        last=None,
+        reason=None,
+        at_ms=None,
+        retried_ms=now_ms,
+        last_words=None,
     )
 
 

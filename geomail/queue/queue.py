@@ -356,7 +356,7 @@ class Queue:
         keys = self._keys
         names = [keys.open(victim or "nobody"), keys.workers, keys.jobs, keys.front]
         names += [keys.suspects, keys.dead, keys.stats, *keys.seen, *keys.outcomes, keys.hosts]
-        names += [keys.batch(victim, seq) for seq in seqs]
+        names += [keys.pushed, *(keys.batch(victim, seq) for seq in seqs)]
         reply: list[Any] = self._desk.run(_REAP, names, (victim, int(is_forced), *seqs))
         return reply
 

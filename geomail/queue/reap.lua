@@ -1,6 +1,6 @@
 -- reap: bring back the jobs of a worker that stopped beating.
 --
--- KEYS  open:<victim> workers jobs front suspects dead stats seen:0 seen:1 outcomes:0 outcomes:1 hosts
+-- KEYS  open:<victim> workers jobs front suspects dead stats seen:0 seen:1 outcomes:0 outcomes:1 hosts pushed
 --       batch:<victim>:<seq>…
 -- ARGV  victim or '', force (0|1), seqs, newest first
 -- Returns  without a victim: {victim…}, those whose lease is over and those fenced and not yet empty;
@@ -10,13 +10,14 @@
 -- A fenced worker has score 0 while it holds anything, then minus the time, as a tombstone for a day: so a
 -- reaper that dies half-way is followed by another. Each live slot gets one more death and goes to `front` in
 -- the old order (the right end is taken first), at its second death to `suspects`. Only what died while it
--- was taken from there, alone, is dead.
+-- was taken from there, alone, is dead. What its json then has as `last_words` is pushed, under the id of a follow-up.
 -- At most 8 batches and 1 MB a call, one batch at least. O(slots + bytes).
 local open, workers, jobs, front, suspects, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 call('HDEL', open, '')
 size_of('HLEN', jobs)
 size_of('LLEN', front)
 size_of('LLEN', suspects)
+size_of('LLEN', KEYS[13])
 size_of('ZCARD', dead)
 size_of('ZCARD', workers)
 if refusal then
@@ -73,6 +74,14 @@ end
 local back, bytes_moved = 0, 0
 local counted = {}
 
+local function speak(place, json)
+  local words = find(json, '"last_words":"', 1, true) and cjson.decode(json).last_words
+  if words then
+    call('HSET', jobs, place .. '.cb', render(0, now, '{"callback":true}', words))
+    call('LPUSH', KEYS[13], '\1' .. place .. '.cb')
+  end
+end
+
 local function bring_back(id, deaths, first, json, bytes, is_suspect)
   deaths = deaths + 1
   call('HSET', jobs, id, render(deaths, first, json, bytes))
@@ -100,15 +109,19 @@ local function reap_batch(key, seq)
   for index = #characters - 1, 0, -1 do
     local character = byte(characters, index + 1)
     if character ~= SETTLED then
+      local place = victim .. '.' .. seq .. '.' .. index
       local item, is_suspect = call('LINDEX', key, index), character == SUSPECT
       if item and (byte(item) ~= 1 or character == UNREAD) then
-        bring_back(victim .. '.' .. seq .. '.' .. index, 0, taken, '{}', item, is_suspect)
+        bring_back(place, 0, taken, '{}', item, is_suspect)
       elseif item then
         local id = sub(item, 2)
         local value = job_value(jobs, id)
         if value then
           local deaths, first, json, bytes = parse(value)
           bring_back(id, tonumber(deaths), first, json, bytes, is_suspect)
+          if is_suspect then
+            speak(place, json)
+          end
         end
       end
     end
@@ -122,7 +135,7 @@ for i = 3, #ARGV do
   if done >= 8 or bytes_moved >= 1000000 then
     break
   end
-  reap_batch(KEYS[10 + i], ARGV[i])
+  reap_batch(KEYS[11 + i], ARGV[i])
   done = done + 1
 end
 close_if_empty()

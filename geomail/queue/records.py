@@ -28,6 +28,7 @@ class JobState(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     reached: bool = False  # somebody has had it: the key that it claimed stays taken
     told: bool = False  # somebody knows its id, and may ask what became of it
     callback: bool = False  # a follow-up of ours: no producer can write that
+    last_words: str | None = None  # pushed as a callback, should it die with its workers
     had: list[str] | None = None  # to whom it was delivered, while nobody was called back for that
 
 
@@ -174,7 +175,12 @@ class DeadLetter(msgspec.Struct, frozen=True):
         """Why it is dead, in words."""
         if self.state.reason is not None or not self.deaths:
             return self.state.reason or "no reason was given"
-        return f"killed its worker: {self.deaths} workers died with it in hand"
+        return death_of(self.deaths)
+
+
+def death_of(deaths: int) -> str:
+    """Return the reason of a job that has died because its workers did."""
+    return f"killed its worker: {deaths} workers died with it in hand"
 
 
 class Held(msgspec.Struct, frozen=True):

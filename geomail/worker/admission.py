@@ -112,6 +112,8 @@ class Admission:
 
     def admit_batch(self, queue: Queue, slots: Sequence[Slot]) -> None:
         """Put the deliveries of a batch into lanes, or settle them otherwise."""
+        if slots and slots[0].suspect and self._speaks_first(queue, slots[0]):
+            return  # it came alone
         now, now_ms = time.monotonic(), self._clock.now_ms()  # of all: 0.3 us each
         shut = self._shut
         shut.begin(queue, now)
@@ -133,6 +135,20 @@ class Admission:
         metrics.count("parked", len(record.slots))
         self.meetings[queue].in_vain += len(record.slots)
         self.parked.add(queue, record.route)
+
+    def _speaks_first(self, queue: Queue, slot: Slot) -> bool:
+        """Put a suspect back with what is to be told should it kill this worker too, unless it has
+        been; it is taken again at once.
+        """
+        try:
+            words = self._settler.callbacks.last_words(slot, decode(slot.payload))
+        except Exception:  # noqa: BLE001 - whoever admits it will say so
+            return False
+        if words is None or words == slot.state.last_words:
+            return False
+        state = msgspec.structs.replace(slot.state, last_words=words)
+        self._settler.add(queue, Release(slot, state))
+        return True
 
     def admit(self, queue: Queue, slot: Slot) -> None:
         """Put the delivery of `slot` into a lane, or settle it otherwise.
@@ -192,21 +208,25 @@ class Admission:
             self._bury(queue, slot, str(error), job)
             return
         except Exception as error:  # noqa: BLE001 - one job's surprise is not the batch's
-            self._postpone(queue, slot, error)
+            self._postpone(queue, slot, error, job)
             return
         if found is not None:
             lane, delivery = found
             lane.put(delivery)
 
-    def _postpone(self, queue: Queue, slot: Slot, error: Exception) -> None:
+    def _postpone(self, queue: Queue, slot: Slot, error: Exception, job: Job | None) -> None:
         log.error("admission_broke", id=slot.id, why=repr(error))
-        self._settler.add(queue, postponed(slot, error, self._settings))
+        record = postponed(slot, error, self._settings)
+        if job is None:
+            self._settler.add(queue, record)
+        else:
+            self._settle(queue, record, job)
 
     def _go_on(self, delivery: Delivery, answers: Answers | Exception) -> None:
         """Do what `admit` says of a mail for which DNS has been asked."""
         queue, slot = delivery.queue, delivery.slot
         if isinstance(answers, Exception):
-            self._postpone(queue, slot, answers)
+            self._postpone(queue, slot, answers, delivery.email)
         else:
             now, now_ms = time.monotonic(), self._clock.now_ms()
             self._place(queue, slot, now, now_ms, job=delivery.email, answers=answers)

@@ -14,8 +14,11 @@ and of a task, as "task.done", "task.dead" or "task.duplicate", with `target`, `
 part, with one callback each, and each recipient is in one of them. Nothing is told of a try that
 failed for now, nor of a callback.
 
-Not promised: a callback for a payload that can't be read, for one that dies because its workers
-did, or where a person drops it.
+A job that two workers have died with is put back, before it is tried, with what is to be told
+should the next one die too: so Redis can say it without reading the payload (reap.lua).
+
+Not promised: a callback for a payload that can't be read. A person who drops a dead letter, whose
+end has been told, is no other end.
 """
 
 import time
@@ -38,7 +41,9 @@ from geomail.queue import (
     Part,
     Record,
     Retry,
+    Slot,
     Split,
+    death_of,
 )
 from geomail.worker.clock import RedisClock
 
@@ -75,6 +80,14 @@ class Callbacks:
         delivered = [one for one, outcome in pairs if outcome.fate is Fate.DELIVERED]
         return _Ending(job, known, delivered, host, self._clock.now_ms()).of(record)
 
+    def last_words(self, slot: Slot, job: Job) -> str | None:
+        """Return what is to be pushed should `job` die with its workers; None: nothing."""
+        if job.callback_url is None or slot.state.callback or not self._may_be():
+            return None
+        state = msgspec.structs.replace(slot.state, reason=death_of(slot.deaths + 1))
+        ending = _Ending(job, {}, [], None, None)
+        return ending.told_dead(slot.id, state, state.had or []).decode()
+
     def _may_be(self) -> bool:
         if not self._is_on:
             metrics.count("callbacks_left_out")
@@ -88,8 +101,9 @@ class _Ending:
     """One try's end, and the callbacks for what ends with it."""
 
     def __init__(
-        self, job: Job, known: _Known, delivered: list[str], host: str | None, now_ms: int
+        self, job: Job, known: _Known, delivered: list[str], host: str | None, now_ms: int | None
     ) -> None:
+        """`now_ms` None: nobody knows yet when it ends."""
         self._job = job
         self._known = known
         self._delivered = delivered
@@ -107,7 +121,7 @@ class _Ending:
                 told = self._told("duplicate", slot.id, slot.state.tries, self._all(slot.state))
                 return Followed(record, [told])
             case Dead(_, state):
-                told = self._told_dead(slot.id, state, had)
+                told = self.told_dead(slot.id, state, had)
                 return Followed(Dead(slot, _without_had(state)), [told])
             case Retry(_, due_in_ms, state) if had:
                 return Retry(slot, due_in_ms, msgspec.structs.replace(state, had=had))
@@ -117,7 +131,7 @@ class _Ending:
 
     def _of_split(self, record: Split, parts: list[Part], had: list[str]) -> Record:
         told = [
-            self._told_dead(f"{record.slot.id}/{number}", part.state, [])
+            self.told_dead(f"{record.slot.id}/{number}", part.state, [])
             for number, part in enumerate(parts, 1)
             if part.fate == "dead"
         ]
@@ -127,7 +141,8 @@ class _Ending:
     def _all(self, state: JobState) -> list[str]:
         return state.rcpt or (self._job.recipients if isinstance(self._job, Email) else [])
 
-    def _told_dead(self, job_id: str, state: JobState, had: list[str]) -> bytes:
+    def told_dead(self, job_id: str, state: JobState, had: list[str]) -> bytes:
+        """Return the callback for a job, or a part of one, that is dead but for who `had` it."""
         left = [one for one in self._all(state) if one not in had]
         return self._told("dead", job_id, state.tries, had, left, state.reason)
 
@@ -141,12 +156,11 @@ class _Ending:
         reason: str | None = None,
     ) -> bytes:
         job = self._job
-        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self._now_ms // 1000))
         event: dict[str, Any] = {
             "type": f"message.{what}",
             "id": job_id,
             "label": job.label,
-            "at": f"{at}.{self._now_ms % 1000:03d}Z",
+            "at": None if self._now_ms is None else _iso(self._now_ms),
             "tries": tries,
         }
         if isinstance(job, Email):
@@ -167,6 +181,11 @@ class _Ending:
         if outcome is not None:
             row |= {"code": outcome.code, "reply": outcome.text, "host": self._host}
         return {name: value for name, value in row.items() if value is not None}
+
+
+def _iso(ms: int) -> str:
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms // 1000))
+    return f"{at}.{ms % 1000:03d}Z"
 
 
 def _without_had(state: JobState) -> JobState:

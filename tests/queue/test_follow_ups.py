@@ -11,6 +11,7 @@ from geomail.queue import (
     JobState,
     Part,
     Queue,
+    Release,
     Slot,
     Split,
 )
@@ -69,3 +70,34 @@ def test_what_was_delivered_counts_from_who_was_fenced(queue: Queue, new_queue: 
         queue.settle([ending(Done, slot)])
         assert queue.counts().pushed == 2
     assert [each.payload for each in other.take(9).slots] == [b"one", b"two"]
+
+
+def test_last_words_of_a_suspect_are_pushed_when_it_dies(queue: Queue, new_queue: NewQueue) -> None:
+    slot, other = one(queue), new_queue()
+    words = '{"url": "http://a/\\u00e9", "json": "quo\\"ted"}'
+    queue.settle([Release(slot, JobState(last_words=words))])
+    for times in range(3):
+        [slot] = queue.take(9).slots
+        assert (slot.id, slot.suspect) == (slot.id, times == 2)
+        assert other.counts().pushed == 0
+        other.reap([queue.worker])
+        queue.register()
+    assert other.counts().dead == 1
+    [told] = queue.take(9).slots
+    assert told.payload == words.encode()
+    assert told.id == f"{slot.worker}.{slot.seq}.{slot.index}.cb"
+    assert told.state == JobState(callback=True)
+    assert other.dead_retry(every=True) == 1
+    [again] = other.take(1).slots
+    assert again.state.last_words is None
+
+
+def test_a_suspect_without_last_words_dies_in_silence(queue: Queue, new_queue: NewQueue) -> None:
+    one(queue)
+    other = new_queue()
+    for _ in range(2):
+        other.reap([queue.worker])
+        queue.register()
+        assert queue.take(9).slots
+    other.reap([queue.worker])
+    assert (other.counts().dead, other.counts().pushed) == (1, 0)

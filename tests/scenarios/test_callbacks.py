@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -173,3 +174,23 @@ def test_a_dead_callback_can_be_put_back(stage: Stage, web: Web) -> None:
     stage.ask("dead", "retry", letter.id)
     assert stage.burst(**ALLOWED) == "left delayed=0 parked=0 dead=0"
     assert [is_signed(asked) for asked in web.seen] == [True, True]
+
+
+def test_who_died_with_its_workers_is_told_of(stage: Stage, web: Web) -> None:
+    host = stage.host()
+    stage.push([mail(1, to="never@example.org", callback_url=f"{web.url}/told")])
+
+    def is_in_hand(deaths: bytes, words: bytes) -> bool:
+        job = b"".join(stage.redis.hvals("{queue:email}:jobs"))
+        return stage.counts().in_flight == 1 and job.startswith(deaths) and words in job
+
+    for deaths, words in ((b"", b""), (b"1 ", b""), (b"2 ", b"last_words")):
+        worker = stage.worker(relay=host, **ALLOWED)
+        until(partial(is_in_hand, deaths, words), "in hand")
+        worker.kill()
+    stage.worker(relay=host, **ALLOWED)
+    until(lambda: len(web.seen) == 1, "one callback")
+    assert web.seen[0].json["type"] == "message.dead"
+    assert "3 workers died with it" in web.seen[0].json["recipients"][0]["reply"]
+    assert is_signed(web.seen[0])
+    assert len(stage.dead()) == 1

@@ -171,3 +171,24 @@ def test_without_hosts_nothing_follows(callbacks: Callbacks) -> None:
     callbacks.configure(Settings(data=""))
     done = Done(slot())
     assert callbacks.after(done, email()) is done
+
+
+def test_last_words_are_the_same_each_time(callbacks: Callbacks) -> None:
+    suspect = slot(tries=1, had=["a@x"])
+    suspect.deaths = 2
+    words = callbacks.last_words(suspect, email())
+    assert words == callbacks.last_words(suspect, email())
+    assert words is not None
+    task = decode(words.encode())
+    assert isinstance(task, HttpTask)
+    event = msgspec.convert(task.json, dict[str, Any])
+    assert "at" not in event
+    assert (event["type"], event["id"], event["tries"]) == ("message.dead", "w.1.2", 1)
+    why = "killed its worker: 3 workers died with it in hand"
+    assert event["recipients"] == [
+        {"addr": "a@x", "outcome": "delivered"},
+        {"addr": "b@x", "outcome": "dead", "reply": why},
+        {"addr": "c@x", "outcome": "dead", "reply": why},
+    ]
+    assert callbacks.last_words(suspect, Email(recipients=PEOPLE)) is None
+    assert callbacks.last_words(slot(callback=True), email()) is None
