@@ -162,8 +162,9 @@ def _take_map(value: dict[object, object], key: str, found: list[Address]) -> No
 def _person(value: dict[object, object], key: str) -> Address:
     if "email" not in value:
         raise PayloadError(f"{key}: an entry with `email` and `name` expected, `email` is missing")
-    for extra in value.keys() - _PERSON_KEYS:
-        note_unknown(f"{key}.{extra}", [f"{key}.{known}" for known in _PERSON_KEYS])
+    if len(value) > 2 or not value.keys() <= _PERSON_KEYS:
+        for extra in value.keys() - _PERSON_KEYS:
+            note_unknown(f"{key}.{extra}", [f"{key}.{known}" for known in _PERSON_KEYS])
     addr = value["email"]
     if type(addr) is not str:
         raise refused(f"{key}.email", "an address", addr)

@@ -150,9 +150,13 @@ def encoded_words(text: str, first: int = _WORD, rest: int = _WORD) -> list[str]
         raise PayloadError(f"a header has a control character: {text[:80]!r}")
     data = text.encode()
     q_length = len(data) + 2 * len(data.translate(None, _SAFE_OR_SPACE))
-    if q_length < (len(data) + 2) // 3 * 4:
-        if q_length <= first - 12:  # one word, as nearly always: 1.1 us in place of 7
+    b_length = (len(data) + 2) // 3 * 4
+    is_q = q_length < b_length
+    if (q_length if is_q else b_length) <= first - 12:  # one word: 1.1 us in place of 7
+        if is_q:
             return [f"=?utf-8?q?{''.join(map(_Q_of, data))}?="]
+        return [f"=?utf-8?b?{binascii.b2a_base64(data, newline=False).decode('ascii')}?="]
+    if is_q:
         return [f"=?utf-8?q?{chunk}?=" for chunk in _chunks(text, _Q, first - 12, rest - 12)]
     return [f"=?utf-8?b?{chunk}?=" for chunk in _b_chunks(data, first - 12, rest - 12)]
 

@@ -53,8 +53,9 @@ def _alternative(
     """Return what `_tree` makes of text and html alone, in one go: 1.2 us in place of 4.5."""
     plain_coding, plain, is_plain_transparent = text_body(text, eight_bit, mark=mark)
     html_coding, rich, is_html_transparent = text_body(html, eight_bit, mark=mark)
-    kind = b'Content-Type: multipart/alternative;\r\n boundary="%b.a"\r\n' % mark
-    opening, end = b"\r\n--%b.a\r\n" % mark, b"\r\n--%b.a--\r\n" % mark
+    kind = b'Content-Type: multipart/alternative;\r\n boundary="' + mark + b'.a"\r\n'
+    boundary = b"\r\n--" + mark + b".a"
+    opening, end = boundary + b"\r\n", boundary + b"--\r\n"
     of_plain, of_html = _text_head("plain", plain_coding), _text_head("html", html_coding)
     content = b"".join((head, kind, opening, of_plain, plain, opening, of_html, rich, end))
     is_ascii = plain_coding != "8bit" and html_coding != "8bit"
