@@ -8,7 +8,6 @@ no Redis, no clock.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 from geomail.queue.lease import DONE, MOVED, Lease
@@ -76,18 +75,20 @@ class Settlement:
 
     def add_parked(self, record: Park, at: int) -> int:
         """Add what is parked, from the slot number `at` on; return where the call was full."""
-        seq, indexes, first = -1, [], len(self._moved) + self._parked_count - at
-        for slot in islice(record.slots, at, None):
+        room = _MOST_RECORDS - len(self._moved) - self._parked_count
+        slots = record.slots[at : at + max(1, room)]
+        weight = sum([len(slot.payload) or slot.size for slot in slots])  # slot.weight is slower
+        while self.weight + weight > _MOST_BYTES and len(slots) > 1:
+            weight -= slots.pop().weight
+        seq, indexes = -1, []
+        for slot in slots:
             if slot.seq != seq:
                 seq = slot.seq
                 indexes = self._parked_of(seq, record)
             indexes.append(slot.index)
-            self.weight += len(slot.payload) or slot.size  # slot.weight, a property of 50 ns
-            at += 1
-            if first + at >= _MOST_RECORDS or self.weight >= _MOST_BYTES:
-                break
-        self._parked_count = first + at - len(self._moved)
-        return at
+        self.weight += weight
+        self._parked_count += len(slots)
+        return at + len(slots)
 
     def _parked_of(self, seq: int, record: Park) -> list[int]:
         """Return the indexes of those of a batch and route that share a state."""

@@ -262,7 +262,8 @@ class QueueMachine(RuleBasedStateMachine):
         parts: list[Job] = []
         for worker in dict.fromkeys(slot.worker for slot, _, _ in chosen):
             ours = [entry for entry in chosen if entry[0].worker == worker]
-            ours.sort(key=_turn)
+            groups = _groups(ours)
+            ours.sort(key=lambda entry: _turn(entry, groups))
             for slot, job, words in ours:
                 kind = words.removesuffix("+")
                 place = {"due": "delayed"}.get(kind, kind)
@@ -461,13 +462,28 @@ def _seen(now: Dump) -> dict[str, str]:
     return {key.decode(): held.decode().split()[1] for key, held in fields.items()}
 
 
-def _turn(entry: tuple[Slot, Job, str]) -> tuple[int, int, int]:
+Groups = dict[tuple[int, str, int], int]
+
+
+def _groups(entries: list[tuple[Slot, Job, str]]) -> Groups:
+    """What is parked alike goes together: return the place of each group's first."""
+    groups: Groups = {}
+    for place, (slot, _, kind) in enumerate(entries):
+        groups.setdefault((slot.seq, kind, _alike(slot)), place)
+    return groups
+
+
+def _alike(slot: Slot) -> int:
+    return 0 if slot.state is FRESH else id(slot)  # those have states of their own
+
+
+def _turn(entry: tuple[Slot, Job, str], groups: Groups) -> tuple[int, int, int]:
     """When settle.lua gets to it: untouched deliveries, parked, others, releases newest first."""
     slot, _, kind = entry
     if kind == "front":
         return (3, -slot.seq, -slot.index)
     if kind in ROUTES:
-        return (1, 0, 0)
+        return (1, groups[slot.seq, kind, _alike(slot)], slot.index)
     return (0 if kind == "done" and not slot.touched else 2, 0, 0)
 
 

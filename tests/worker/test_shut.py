@@ -83,6 +83,16 @@ def test_a_mail_for_a_relay_that_is_shut_is_parked() -> None:
     assert list(shut.end()) == []
 
 
+def test_a_name_elsewhere_in_a_mail_is_not_its_relay() -> None:
+    shut, _ = noted(5.0)
+    odd = mail(1, headers={"relay": "sick"}), mail(1, relay="well", headers={"relay": "sick"})
+    for payload in (*odd, mail(1, relay="well", text='"relay":"sick"')):
+        assert not shut.takes(slot(payload), None)
+        assert not shut.takes(slot(payload), "well")
+    assert shut.takes(slot(mail(1, headers={"relay": "sick"})), "sick")
+    assert shut.takes(slot(b'{"relay" : "sick", "to":"a@b.c"}'), None)
+
+
 def test_what_a_door_brought_is_parked_so_too() -> None:
     shut, _ = noted(0.0)
     plain, told = slot(mail(1, relay="sick")), slot(mail(2, relay="sick"), TOLD)
