@@ -82,6 +82,8 @@ class Guest:
             if patience_s < within_s:
                 return b""
             raise
+        finally:
+            self.sock.settimeout(within_s)  # for what is answered
 
     def peek(self) -> bytes | None:
         """Return the first byte that comes, b"" at the end, None when it does not come."""

@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from http.client import HTTPConnection
 
 import pytest
 
 from scenarios.stage import QUICK, Process, Stage, free_port, mail, once_each, until
 
 DEADLINE_S = 20.0
+_JSON = {"Content-Type": "application/json"}
 
 
 def connect(port: int) -> socket.socket:
@@ -96,6 +99,38 @@ def test_retirements_lose_no_connection(stage: Stage) -> None:
     once_each(host.arrivals(), sent)
     parent.signal(signal.SIGTERM)
     assert parent.wait() == 0
+
+
+def test_retirements_reset_no_kept_connection(stage: Stage) -> None:
+    port, host = free_port(), stage.host()
+    flags = ("--processes", "2", "--max-messages", "100", "--http", f"127.0.0.1:{port}")
+    parent = stage.worker(*flags, relay=host)
+    until(lambda: parent.stderr.count("INFO running") >= 2, "two workers")
+    with ThreadPoolExecutor(4) as pool:
+        sent = [
+            name for names in pool.map(partial(_post_until_told, port), "abcd") for name in names
+        ]
+    until(lambda: len(host.arrivals()) == len(sent), "all that was acknowledged")
+    once_each(host.arrivals(), sent)
+    parent.signal(signal.SIGTERM)
+    assert parent.wait() == 0
+
+
+def _post_until_told(port: int, name: str) -> list[str]:
+    """Send mails on a kept connection until the door says that it closes it; return to whom."""
+    client = HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+    deadline = time.monotonic() + DEADLINE_S
+    sent: list[str] = []
+    while True:
+        assert time.monotonic() < deadline, "nobody retires"
+        one = f"{name}{len(sent)}"
+        client.request("POST", "/v1/messages", json.dumps(mail(one)), _JSON)
+        response = client.getresponse()  # raises where the connection was reset
+        assert "id" in json.loads(response.read())
+        sent.append(f"u{one}@example.org")
+        if response.will_close:
+            return sent
+        time.sleep(0.005)
 
 
 def test_a_killed_worker_leaves_the_door_open(stage: Stage) -> None:
