@@ -227,26 +227,26 @@ class Model:
 
     def settle_done(self, name: str, seq: int, index: int, job: Job) -> bool:
         """Settle a delivery, and return whether the slot has moved."""
-        before = self.delivered
-        self._settle_done(name, seq, index, job)
-        return self.delivered > before
-
-    def _settle_done(self, name: str, seq: int, index: int, job: Job) -> None:
         batch = self.workers[name].open.get(seq)
         if batch is None:
-            self.delivered += self._deliver(job)
-        elif batch.states[index] != "x":
-            batch.states[index] = "x"
-            self.delivered += self._deliver(job) if job.touched else 1
-            job.exists = False
-            self._close(name, seq)
+            return self._deliver(job)
+        if batch.states[index] == "x":
+            return False
+        batch.states[index] = "x"
+        has_moved = self._deliver(job) if job.touched else True
+        self.delivered += not job.touched
+        job.exists = False
+        self._close(name, seq)
+        return has_moved
 
-    def _deliver(self, job: Job) -> int:
-        """Forget a job that was delivered, and return how many deliveries that accounts for."""
-        weight = job.parts or 1
+    def _deliver(self, job: Job) -> bool:
+        """Forget a job that was delivered, and return whether it was there to be forgotten."""
+        weight = (job.parts or 1) if job.is_whole else 0  # counted with its whole, which has gone
         if job.root and job.key and job.is_whole:
             job.root.is_had = True
-        return weight if self.forget(job) else 0
+        is_there = self.forget(job)
+        self.delivered += weight if is_there else 0
+        return is_there
 
     def move(self, name: str, seq: int, index: int, place: str, key: str | None) -> bool:
         """Put a live slot's job into a place, with a key; False when the record is passed over."""
