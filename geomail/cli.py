@@ -212,13 +212,15 @@ def _check(_given: Given, settings: Settings) -> int:
         require_relays(settings)
     failed = 0
     for name, look in _looks(settings):
+        _say(name)  # before the answer: a host that is silent takes its time
         try:
             said = look()
         except (GeomailError, ConnectionError) as error:
             failed += 1
             advice = report.advice(name.rpartition(" ")[2], str(error))
             said = [f"FAILED: {error}", *([advice] if advice else [])]
-        _say("\n  ".join([name, *map(report.shown, said)]))
+        for line in map(report.shown, said):
+            _say(f"  {line}")
     return 1 if failed else 0
 
 

@@ -26,6 +26,20 @@ def test_check_says_what_fails(folder: Path, redis_url: str) -> None:
     assert geomail("check", "--redis", NOWHERE).status == 1
 
 
+@pytest.mark.usefixtures("folder")
+def test_check_says_whose_answer_it_waits_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        relay = f"smtp://127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "geomail", "check", "--redis", NOWHERE, "--relay", relay]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as checks:
+            assert checks.stdout
+            said = [checks.stdout.readline() for _ in range(3)]
+            is_waiting = checks.poll() is None
+            checks.kill()
+    assert said[0] == "Redis\n"
+    assert (said[2], is_waiting) == (f"relay default: {relay}\n", True)
+
+
 def test_check_writes_nothing_that_a_terminal_would_obey(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(20)

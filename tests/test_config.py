@@ -230,14 +230,24 @@ def test_a_file_that_is_not_toml_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("concurrency = = 1")
     (tmp_path / "digits").write_text("concurrency = 1" + "0" * 5000)
     (tmp_path / "deep").write_text("concurrency = " + "[" * 5000)
+    (tmp_path / "utf-16").write_text("concurrency = 1", "utf-16")
     for name, said in (
         ("bad", "is not TOML: .*line 1"),
         ("digits", "is not TOML: .*digits"),
         ("deep", "is not TOML: nested too deep"),
+        ("utf-16", "utf-16 is not UTF-8 text"),
         ("none", "No such file"),
+        ("", "Is a directory"),
     ):
         with pytest.raises(ConfigError, match=said):
             load({"--config": str(tmp_path / name)}, {}, places=[])
+
+
+def test_a_file_as_windows_editors_write_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\xef\xbb\xbfconcurrency = 7\r\n[relay.a]\r\nurl = 'mx'\r\n")
+    settings = load({"--config": str(tmp_path / "file")}, {}, places=[])
+    assert settings.concurrency == 7
+    assert "a" in settings.relays
 
 
 def test_flags_and_variables_are_named_in_errors(file: Path) -> None:

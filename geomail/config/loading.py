@@ -110,12 +110,14 @@ def _value(setting: Setting, origin: str, value: object) -> object:
 
 def _read(place: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(place.read_text("utf-8"))
+        return tomllib.loads(place.read_text("utf-8-sig"))  # Windows' editors put a mark in front
     except OSError as error:
         raise ConfigError(f"can't read {place}: {error.strerror}") from None
     except RecursionError:
         raise ConfigError(f"{place} is not TOML: nested too deep") from None
-    except ValueError as error:  # not UTF-8, not TOML, or a number of thousands of digits
+    except UnicodeDecodeError:
+        raise ConfigError(f"{place} is not UTF-8 text: save it as such") from None
+    except ValueError as error:  # not TOML, or a number of thousands of digits
         raise ConfigError(f"{place} is not TOML: {error}") from None
 
 
