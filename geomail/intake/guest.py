@@ -116,6 +116,11 @@ class Guest:
             # Linux resets the connection as soon as anything more comes.
             cancel_wait(waiting, LeavingError)
 
+    def end_tls(self) -> None:
+        """Say that this is the end, where TLS is spoken, and wait for nothing."""
+        if isinstance(self.sock, SSLSocket) and not self._is_seen_out:
+            _say_tls_is_over(self.sock)
+
     def see_out(self) -> None:
         """Say that nothing more comes from us; read what still comes, for a moment, and drop it."""
         if self._is_seen_out:

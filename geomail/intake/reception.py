@@ -203,6 +203,7 @@ class Reception:
                 self._converse(guest)
             if self.is_leaving:
                 guest.see_out()
+            guest.end_tls()
         except OSError as error:  # ssl's errors too
             log.debug("guest_lost", host=guest.host, why=error)
         except Exception as error:  # noqa: BLE001 - the top of a greenlet

@@ -147,6 +147,18 @@ def test_it_leaves_over_tls(door: Opened) -> None:
     assert bare.rest() == b"421 4.3.2 Going down, try again later\r\n"
 
 
+def test_the_end_is_no_cut(door: Opened) -> None:
+    sock = socket.create_connection(door.address, DEADLINE_S)
+    with trusting().wrap_socket(
+        sock, server_hostname="localhost", suppress_ragged_eofs=False
+    ) as strict:
+        strict.sendall(b"QUIT\r\n")
+        heard = b""
+        while block := strict.recv(1000):  # raises SSLEOFError without a close_notify
+            heard += block
+        assert b"221 2.0.0 Bye" in heard
+
+
 def test_without_a_certificate(files: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"listen_smtps": ("127.0.0.1", 0)}
     with pytest.raises(ConfigError, match=r"smtps door begins with TLS .* set door_cert"):
