@@ -20,34 +20,30 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from model_records import (
+    NEVER_MS,
+    ROUTES,
+    comparable,
+    follow_ups,
+    groups,
+    key_of,
+    record,
+    seen,
+    turn,
+)
 from queue_model import Job, Model, Worker
-from redis_servers import Dump, RedisServer, dump
+from redis_servers import RedisServer, dump
 
 from geomail.queue import (
-    FRESH,
-    Dead,
-    Done,
-    Duplicate,
-    Ending,
-    Followed,
-    JobState,
     Link,
-    Park,
-    Part,
     Queue,
     Record,
-    Release,
-    Retry,
     Slot,
-    Split,
 )
 from geomail.queue.link import Script
 
 pytest_plugins = ("queue_fixtures",)
 
-NEVER_MS = 10**9
-PARKED = JobState(tries=1)  # one object: those of a batch go to Redis together
-ROUTES = ("a", "b")
 KINDS = (
     "done",
     "done",
@@ -227,13 +223,13 @@ class QueueMachine(RuleBasedStateMachine):
     def claim(self, who: int, twice: bool) -> None:
         actor = self.actors[who]
         actor.twice = twice
-        pairs = [(_key_of(job), slot.id) for slot, job in actor.hands]
+        pairs = [(key_of(job), slot.id) for slot, job in actor.hands]
         answers = actor.queue.claim(pairs, 24)
-        expected = [self.model.claim(_key_of(job), job) for _, job in actor.hands]
+        expected = [self.model.claim(key_of(job), job) for _, job in actor.hands]
         assert answers == expected
         for (slot, job), is_mine in zip(actor.hands, answers, strict=True):
             if is_mine and not job.root:
-                slot.state = msgspec.structs.replace(slot.state, dedupe=_key_of(job))
+                slot.state = msgspec.structs.replace(slot.state, dedupe=key_of(job))
 
     def _settle(self, who: int, data: st.DataObject, twice: bool) -> None:
         actor = self.actors[who]
@@ -248,7 +244,7 @@ class QueueMachine(RuleBasedStateMachine):
             if kind.startswith("split"):
                 fates[slot.id] = data.draw(st.lists(st.sampled_from(FATES), min_size=1, max_size=3))
             if kind != "keep":
-                records.append(_record(kind, slot, fates.get(slot.id, [])))
+                records.append(record(kind, slot, fates.get(slot.id, [])))
         parts = self._settle_model(chosen, fates)
         actor.twice = twice
         slots = actor.queue.settle(records)
@@ -262,8 +258,8 @@ class QueueMachine(RuleBasedStateMachine):
         parts: list[Job] = []
         for worker in dict.fromkeys(slot.worker for slot, _, _ in chosen):
             ours = [entry for entry in chosen if entry[0].worker == worker]
-            groups = _groups(ours)
-            ours.sort(key=lambda entry: _turn(entry, groups))
+            alike = groups(ours)
+            ours.sort(key=lambda entry: turn(entry, alike))
             for slot, job, words in ours:
                 kind = words.removesuffix("+")
                 place = {"due": "delayed"}.get(kind, kind)
@@ -282,7 +278,7 @@ class QueueMachine(RuleBasedStateMachine):
                     key = slot.state.dedupe
                     has_moved = self.model.move(worker, slot.seq, slot.index, place, key)
                 if has_moved and words.endswith("+"):
-                    self._know(self.model.follow(worker, slot.seq, slot.index, _follow_ups(slot)))
+                    self._know(self.model.follow(worker, slot.seq, slot.index, follow_ups(slot)))
         return parts
 
     def _know(self, jobs: list[Job]) -> None:
@@ -375,11 +371,11 @@ class QueueMachine(RuleBasedStateMachine):
     def redis_holds_what_the_model_says(self) -> None:
         now = dump(self.raw)
         now.pop("routes", None)
-        assert _seen(now) == {key: job.id for key, job in self.model.seen.items()}
+        assert seen(now) == {key: job.id for key, job in self.model.seen.items()}
         for bucket in ("outcomes:0", "outcomes:1"):
             now.pop(bucket, None)
         assert now.pop("nudge", [b""]) == [b""]  # it says nothing
-        assert {name: _comparable(name, content) for name, content in now.items()} == (
+        assert {name: comparable(name, content) for name, content in now.items()} == (
             self.model.expected()
         )
 
@@ -406,104 +402,6 @@ class QueueMachine(RuleBasedStateMachine):
         )
         assert counts.in_flight == live
         assert "reconciled" not in counts.stats
-
-
-def _record(words: str, slot: Slot, fates: list[str]) -> Record:
-    record = _bare_record(words.removesuffix("+"), slot, fates)
-    if words.endswith("+") and isinstance(record, Ending):
-        return Followed(record, _follow_ups(slot))
-    return record
-
-
-def _follow_ups(slot: Slot) -> list[bytes]:
-    """Return one or two payloads, always the same for a slot."""
-    return [b"after %d" % number for number in range(1 + slot.index % 2)]
-
-
-def _bare_record(kind: str, slot: Slot, fates: list[str]) -> Record:
-    state = msgspec.structs.replace(slot.state, tries=slot.state.tries + 1)
-    match kind:
-        case "done":
-            return Done(slot)
-        case "duplicate":
-            return Duplicate(slot)
-        case "delayed":
-            return Retry(slot, NEVER_MS, state)
-        case "due":
-            return Retry(slot, -NEVER_MS, state)
-        case "dead":
-            return Dead(slot, state)
-        case "front":
-            return Release(slot, state)
-        case "split":
-            return Split(slot, [_part(fate, state) for fate in fates])
-    return Park([slot], kind, 0, PARKED if slot.state is FRESH else state)
-
-
-def _part(fate: str, state: JobState) -> Part:
-    match fate:
-        case "delayed":
-            return Part(state, ("retry", NEVER_MS))
-        case "due":
-            return Part(state, ("retry", -NEVER_MS))
-        case "dead":
-            return Part(state, "dead")
-    return Part(state)
-
-
-def _key_of(job: Job) -> str:
-    """Return one of three keys, always the same for a job."""
-    return f"key {(sum(job.payload) + len(job.payload)) % 3}"
-
-
-def _seen(now: Dump) -> dict[str, str]:
-    buckets = [now.pop(f"seen:{number}", {}) for number in (0, 1)]
-    fields = {key: held for bucket in buckets for key, held in bucket.items() if key}
-    return {key.decode(): held.decode().split()[1] for key, held in fields.items()}
-
-
-Groups = dict[tuple[int, str, int], int]
-
-
-def _groups(entries: list[tuple[Slot, Job, str]]) -> Groups:
-    """What is parked alike goes together: return the place of each group's first."""
-    groups: Groups = {}
-    for place, (slot, _, kind) in enumerate(entries):
-        groups.setdefault((slot.seq, kind, _alike(slot)), place)
-    return groups
-
-
-def _alike(slot: Slot) -> int:
-    return 0 if slot.state is FRESH else id(slot)  # those have states of their own
-
-
-def _turn(entry: tuple[Slot, Job, str], groups: Groups) -> tuple[int, int, int]:
-    """When settle.lua gets to it: untouched deliveries, parked, others, releases newest first."""
-    slot, _, kind = entry
-    if kind == "front":
-        return (3, -slot.seq, -slot.index)
-    if kind in ROUTES:
-        return (1, groups[slot.seq, kind, _alike(slot)], slot.index)
-    return (0 if kind == "done" and not slot.touched else 2, 0, 0)
-
-
-def _comparable(name: str, content: Any) -> Any:
-    match name.split(":")[0]:
-        case "delayed" | "dead":
-            return {job.decode() for job in content}
-        case "jobs":
-            return {job.decode(): _comparable_job(job, value) for job, value in content.items()}
-        case "open":
-            return {seq.decode(): entry.split()[-1].decode() for seq, entry in content.items()}
-        case "batch":
-            return len(content)
-    return content
-
-
-def _comparable_job(name: bytes, value: bytes) -> Any:
-    if name.endswith(b"/-"):
-        return set(value.decode().split())
-    return int(value.split()[0])
 
 
 @pytest.fixture
