@@ -261,10 +261,10 @@ class Lane(Crew):
         for delivery in deliveries:
             weight += delivery.slot.size or len(delivery.slot.payload)
             ready.append(delivery)
-        if self.in_hand == 0:
-            self.busy_since = time.monotonic()
-            house.note_busy(1)
         self.in_hand += len(deliveries)
+        if self.in_hand == len(deliveries):
+            self.busy_since = time.monotonic()
+            house.note_busy(1)  # asks for shares: what is in hand counts there
         house.bytes_in_hand += weight
         if house.bytes_of is not None:
             house.bytes_of[deliveries[0].queue.name] += weight

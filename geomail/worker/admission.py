@@ -310,8 +310,8 @@ class Admission:
         `row`: what has been chosen of this route in this batch, as much as its lane takes.
         """
         if row is not None:
-            row.lane.put_all(row.deliveries)
-            row.deliveries = []
+            full, row.deliveries = row.deliveries, []
+            row.lane.put_all(full)
         lane = route.choose(now) or self._lanes.overtake(route, delivery, now)
         if lane is None:
             self._meet_in_vain(delivery.queue, delivery.slot, route, now)

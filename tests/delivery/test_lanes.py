@@ -25,6 +25,15 @@ def test_each_delivery_is_reported_once(make_house: MakeHouse, sink: Sink) -> No
     assert house.lanes.in_hand() == 0
 
 
+def test_a_row_of_mails_counts_for_its_lane_when_lanes_share(make_house: MakeHouse) -> None:
+    urls = [f"smtp://127.0.0.1:{closed_port()}" for _ in range(3)]
+    house = make_house(*urls, concurrency="5")
+    rows = [house.deliveries(many(10)) for _ in urls]
+    for lane, row in zip(house.lanes.lanes, rows, strict=True):
+        lane.put_all(row)
+    assert house.lanes.share == 1  # each wants two
+
+
 def test_a_refusal_is_the_message_s_and_the_others_go_on(make_house: MakeHouse, sink: Sink) -> None:
     house = make_house(url(sink))
     house.put(0, "reply+451@x.org", "reply+550@x.org", "data+552@x.org", *many(50))
