@@ -5,8 +5,9 @@ answer without gevent, in a few hundredths of a second. The parent of several wo
 it either: whether this process is one, its settings say. What reads them imports no socket, thread
 or signal, so the patches of all others still come before anything that they change.
 
-Ctrl-C ends a command from here on, in one line and with status 130, in the middle of an import too:
-an exception would be a traceback there. Who has something to tidy up takes the signal himself.
+Ctrl-C ends a command from here on, in one line, in the middle of an import too: an exception would
+be a traceback there. It ends by the signal itself, which a shell calls status 130, so that a loop
+in a script ends as well. Who has something to tidy up takes the signal himself.
 """
 
 import _signal  # type: ignore[import-not-found]  # the C module, which nobody patches
@@ -19,7 +20,8 @@ def _leave(number: int, _frame: object) -> None:
     try:
         os.write(2, b"geomail: interrupted\n")
     finally:
-        os._exit(128 + number)
+        _signal.signal(number, _signal.SIG_DFL)
+        _signal.raise_signal(number)
 
 
 # Not where it is ignored: a shell says so to what it runs in the background.
