@@ -13,6 +13,7 @@ gives up, and has asked nothing.
 
 import _socket
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeAlias
 
 import gevent
@@ -43,15 +44,16 @@ class Names:
         asked = self._under_way.get(host)
         if asked is None:
             asked = self._under_way[host] = self._ask(host)
-            asked.rawlink(lambda _: self._under_way.pop(host, None))
+            asked.rawlink(partial(self._note, host))
         found = asked.get()
         assert found is not None
-        self._note(host, is_found=bool(found.records))
         return found
 
-    def _note(self, host: str, *, is_found: bool) -> None:
+    def _note(self, host: str, asked: _Asked) -> None:
+        """Note what came of a question, also where all who asked have given up by now."""
+        self._under_way.pop(host, None)
         self._known.pop(host, None)
-        if is_found:
+        if asked.successful() and asked.value is not None and asked.value.records:
             self._known[host] = None
             if len(self._known) > _MOST_KNOWN:
                 del self._known[next(iter(self._known))]

@@ -42,7 +42,10 @@ class Guesses:
     def was_wrong(self, host: str, now: float) -> None:
         """Note that `host` has shown something wrong."""
         key = network(host)
-        _put(self._until, key, max(self._until.pop(key, 0.0), now) + _EVERY_S)
+        until = max(self._until.pop(key, 0.0), now) + _EVERY_S
+        # No more than can be made up for in two minutes: of an address that has been right, any
+        # number is looked at, and they must not shut it for weeks once that is a day ago.
+        _put(self._until, key, min(until, now + _MANY * _EVERY_S))
 
     def was_right(self, host: str, now: float) -> None:
         """Note that `host` knows the secret."""

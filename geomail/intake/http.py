@@ -178,9 +178,8 @@ class HttpDoor:
         if scheme.lower() == "bearer" and hmac.compare_digest(
             shown.strip().encode("latin-1"), self._token
         ):
-            if not visit.guest.is_known:
-                visit.guest.is_known = True
-                guesses.was_right(visit.host, now)
+            visit.guest.is_known = True
+            guesses.was_right(visit.host, now)  # each time: a kept connection may last for weeks
             return None
         if said:
             guesses.was_wrong(visit.host, now)

@@ -177,6 +177,29 @@ def test_a_flood_of_dead_names_is_in_no_known_names_way(monkeypatch: pytest.Monk
     os.close(let_go)
 
 
+def test_a_name_that_falls_silent_is_known_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nobody has waited for the end of the question."""
+    held, let_go = os.pipe()
+    answers: list[Answer[str]] = [Answer(Said.RECORDS, ("127.0.0.1",)), Answer(Said.FAILED)]
+
+    def look_up(_host: str) -> Answer[str]:
+        os.read(held, 1)
+        return answers.pop(0)
+
+    monkeypatch.setattr(room, "_look_up", look_up)
+    names = Names()
+    os.write(let_go, b"1")
+    assert gevent.with_timeout(20, names.addresses, "dead.example").said is Said.RECORDS
+    assert "dead.example" in names._known
+    assert gevent.with_timeout(0.1, names.addresses, "dead.example", timeout_value=None) is None
+    os.write(let_go, b"1")
+    with gevent.Timeout(20):
+        while "dead.example" in names._known:
+            gevent.sleep(0.01)
+    os.close(held)
+    os.close(let_go)
+
+
 def test_addresses_are_not_looked_up(named: DnsHost) -> None:
     with web_host() as host, at_home(nameservers=(named.address,)) as requests:
         assert requests.fetch(HttpTask(host.url()), job_id="1").outcome.fate is Fate.DELIVERED

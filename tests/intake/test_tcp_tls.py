@@ -1,7 +1,7 @@
 """The TCP door with `door_cert`: TLS from the first byte, answers to the end, a new certificate."""
 
 import ssl
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +72,27 @@ def test_a_certificate_is_read_again(pem: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no PEM file with certificate and key"):
         certificate.load_certificate(context, Settings(**settings))
     assert certificate.tls_of(Settings()) is None
+
+
+@pytest.mark.parametrize("has_other_key", [False, True])
+def test_half_a_certificate_leaves_the_old_one(pem: Path, has_other_key: bool) -> None:
+    settings = Settings(door_cert=str(pem))
+    context = certificate.tls_of(settings)
+    assert context is not None
+    renewed = _AUTHORITY.issue_cert("127.0.0.1")
+    key = _AUTHORITY.issue_cert("127.0.0.1").private_key_pem.bytes() if has_other_key else b""
+    pem.write_bytes(renewed.cert_chain_pems[0].bytes() + key)
+    with pytest.raises(ConfigError, match="is no PEM file with certificate and key"):
+        certificate.load_certificate(context, settings)
+    greet(context)
+
+
+def greet(server: ssl.SSLContext) -> None:
+    """Shake hands with a server of this context; raises SSLError."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    here = client().wrap_bio(to_client, to_server, server_hostname="127.0.0.1")
+    there = server.wrap_bio(to_server, to_client, server_side=True)
+    for side in (here, there, here):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    there.do_handshake()
