@@ -19,10 +19,10 @@ that it has never heard of is another Redis's, and its journal is left alone, fo
 Redis comes back as another process, it may have forgotten its last second: then our own journal is
 said again, without the notes, for we still know them.
 
-A journal that is deleted under us is begun anew within a second of work, or at the next beat. A
-disk that is full or a folder that can't be written costs duplicates after a kill, never mail: it
-is said once a minute. Not promised: anything after the machine itself has died, nor on file systems
-without flock (some network mounts).
+A journal that is deleted under us, or moved away, is begun anew within a second of work, or at the
+next beat. A disk that is full or a folder that can't be written costs duplicates after a kill,
+never mail: it is said once a minute. Not promised: anything after the machine itself has died, nor
+on file systems without flock (some network mounts).
 """
 
 import errno
@@ -178,8 +178,10 @@ class Journal:
                 self._files.popleft().path.unlink(missing_ok=True)
 
     def _look(self) -> None:
-        """Begin anew where somebody has deleted it under us, with what the last file had."""
-        if self._page is None or os.fstat(self._names).st_nlink:
+        """Begin anew where somebody has deleted it under us, or moved it away, with what the last
+        file had.
+        """
+        if self._page is None or not self._is_gone():
             return
         log.warning("journal_deleted", folder=self._folder, consequence="it is begun anew")
         workers, kept = dict(self._workers), bodies(self._path, self._page.content())
@@ -189,6 +191,14 @@ class Journal:
         for entry in kept:
             if self._page is not None and not self._page.append(entry):
                 self._turn(entry)
+
+    def _is_gone(self) -> bool:
+        try:
+            return not os.path.samestat(self._path.stat(), os.fstat(self._names))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False  # it can't be told: what is open goes on
 
     def entries(self) -> Iterator[Entry]:
         """Read all outcomes that are still kept, in their order."""

@@ -154,6 +154,38 @@ def test_deleted_under_us_it_begins_anew(tmp_path: Path, caplog: pytest.LogCaptu
         assert caplog.text.count("journal_deleted") == times
 
 
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_moved_away_it_begins_anew(tmp_path: Path, is_made_again: bool) -> None:
+    """Else the next file would lie where no journal names its worker, and nobody reads it."""
+    folder = tmp_path / "journal"
+    book = begun(folder)
+    book.append("queue:email", Done(slot(0)))
+    folder.rename(tmp_path / "old")
+    if is_made_again:
+        folder.mkdir()
+    book.tidy()
+    book.append("queue:email", Done(slot(1)))
+    assert [entry.index for entry in book.entries()] == [0, 1]
+    assert len(journal._read_names(folder / "w1.journal")) == 1
+    book.remove()
+    assert files(folder) == []
+
+
+def test_a_file_in_the_folders_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "journal"
+    book = begun(folder)
+    shutil.rmtree(folder)
+    folder.write_text("somebody else's")
+    book.tidy()
+    book.append("queue:email", Done(slot(0)))
+    assert not book.is_open
+    assert "journal_not_written" in caplog.text
+    folder.unlink()
+    book.enlist("queue:email", "w1")
+    book.append("queue:email", Done(slot(1)))
+    assert [entry.index for entry in book.entries()] == [1]
+
+
 def test_what_is_left_is_said_where_some_of_it_was_deleted(tmp_path: Path) -> None:
     book = begun(tmp_path)
     book.append("queue:email", Done(slot(0)))
