@@ -240,21 +240,11 @@ class Lane(Crew):
     # ---- deliveries come and go
 
     def put(self, delivery: Delivery) -> None:
-        """Queue a delivery; wake an idle sender or start one where there may be one more."""
-        house, slot = self.house, delivery.slot
-        weight = slot.size or len(slot.payload)  # slot.weight, a property of 50 ns
-        self.in_hand += 1
-        if self.in_hand == 1:
-            self.busy_since = time.monotonic()
-            house.note_busy(1)
-        house.bytes_in_hand += weight
-        if house.bytes_of is not None:
-            house.bytes_of[delivery.queue.name] += weight
-        self.ready.append(delivery)
-        house.staff(self)
+        """Queue a delivery."""
+        self.put_all([delivery])
 
     def put_all(self, deliveries: list[Delivery]) -> None:
-        """Queue several deliveries of one list."""
+        """Queue deliveries of one list; wake idle senders, or start some where more may be."""
         if not deliveries:
             return
         house, ready, weight = self.house, self.ready, 0

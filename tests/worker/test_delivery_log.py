@@ -4,6 +4,7 @@ import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,19 +45,19 @@ def test_a_line_that_the_disk_cut_short_spoils_no_other(
 
 
 def note(log: DeliveryLog, lines: int) -> None:
+    for _ in range(lines):
+        log.note_task(task(), Outcome(Fate.DELIVERED, Blame.NOBODY, "url", "200 OK"))
+    log.write()
+
+
+@cache
+def task() -> Task:
     queue = Queue(Link("redis://127.0.0.1:1"), "nobody's")  # asked for nothing
     payload = b'{"url":"http://127.0.0.1/x"}'
     request = job.decode(payload)
     assert isinstance(request, HttpTask)
-    for _ in range(lines):
-        task = Task(
-            queue,
-            Slot("a", 1, 0, "a.1.0", 0, 0, JobState(), payload),
-            job=request,
-            route="url/x:80",
-        )
-        log.note_task(task, Outcome(Fate.DELIVERED, Blame.NOBODY, "url", "200 OK"))
-    log.write()
+    slot = Slot("a", 1, 0, "a.1.0", 0, 0, JobState(), payload)
+    return Task(queue, slot, job=request, route="url/x:80")
 
 
 @contextmanager
