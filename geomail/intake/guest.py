@@ -6,7 +6,8 @@
 When everybody is to leave, a guest that waits for the next request, document or command waits only
 for a moment, so that what crosses our leaving on the wire is answered too. One that is in the midst
 of something (`is_begun`), or has come just now, may go on for some seconds, as long as it does not
-pause. What has come by then is still read; behind it, it is as if the client had closed.
+pause; a handshake of TLS has as long as a pause. What has come by then is still read; behind it, it
+is as if the client had closed.
 
 A connection that is closed with bytes unread, or whose receiving half was shut down, is reset, and
 the last answer may be lost with it. So it is ended as RFC 9112, 9.6 says: our half first, then what
@@ -97,7 +98,7 @@ class Guest:
 
     def encrypt(self, tls: SSLContext, within_s: float = _HANDSHAKE_S) -> None:
         """Go on over TLS, as its server. Raises OSError, also when the handshake takes too long."""
-        within_s = min(within_s, _HANDSHAKE_S)
+        within_s = min(within_s, _PAUSE_S if self._leaving.is_set() else _HANDSHAKE_S)
         self._is_shaking = True
         # Known before the handshake, so that it can be cut while that lasts.
         self.sock.settimeout(within_s)
@@ -110,8 +111,18 @@ class Guest:
 
     def wake(self) -> None:
         """End its wait for more, if it is in one, by LeavingError."""
-        waiting: Any = getattr(self.sock, "_read_event", None)  # None: closed
-        if waiting is not None and not (self._told_at or self._is_shaking or self._is_seen_out):
+        if self._is_shaking:
+            gevent.spawn_later(_PAUSE_S, self._end_handshake)
+        elif not (self._told_at or self._is_seen_out):
+            self._end_wait()
+
+    def _end_handshake(self) -> None:
+        if self._is_shaking:
+            self._end_wait()
+
+    def _end_wait(self) -> None:
+        waiting: Any = getattr(self.sock, "_read_event", None)
+        if waiting is not None:  # else it is closed
             # gevent's shutdown() does the same, but shuts the receiving half down as well: then
             # Linux resets the connection as soon as anything more comes.
             cancel_wait(waiting, LeavingError)

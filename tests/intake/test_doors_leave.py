@@ -2,15 +2,19 @@
 
 import json
 import socket
+import ssl
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
 import gevent
 import pytest
 from callers import mail
+from gevent.ssl import SSLContext
 from http_house import MAIL, WITHIN_S, House, Open, read_all, until
-from smtp_doors import DEADLINE_S, LETTER, opened
+from smtp_doors import CERTIFICATE, DEADLINE_S, LETTER, opened
 
+from geomail.intake import guest as room
 from geomail.intake import listening
 from geomail.intake.guest import Guest
 from geomail.intake.reception import Reception
@@ -158,3 +162,22 @@ def test_one_that_is_waiting_is_woken_and_goes_on() -> None:
         assert sock.recv(10) == b""
         leaving.get(timeout=WITHIN_S)
     assert heard == [b"late"]
+
+
+def test_a_handshake_without_an_end_keeps_nobody(
+    opens: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_PAUSE_S", 0.2)
+    tls = SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    CERTIFICATE.configure_cert(tls)
+    house = opens(tls=tls)
+    with house.dial() as shaking, house.dial() as silent:
+        shaking.sendall(b"\x16\x03\x01")
+        until(lambda: house.door.guests == 2)
+        gevent.sleep(0.1)
+        began = time.monotonic()
+        leaving = gevent.spawn(house.door.stop, WITHIN_S)
+        assert read_all(silent).startswith(b"HTTP/1.1 400 ")
+        assert read_all(shaking) == b""
+        leaving.get(timeout=WITHIN_S)
+        assert time.monotonic() - began < room._HANDSHAKE_S / 2
