@@ -117,18 +117,22 @@ class Admission:
         now, now_ms = time.monotonic(), self._clock.now_ms()  # of all: 0.3 us each
         shut = self._shut
         shut.begin(queue, now)
-        self._rows = {}
+        self._rows, unread = {}, iter(slots)
         try:
-            for slot in slots:
+            for slot in unread:
                 if not (shut.relays and shut.takes(slot, self._default)):
                     self._place(queue, slot, now, now_ms)
+        except BaseException:
+            claiming, self._claiming = self._claiming, []  # not to be another list's
+            self._release_all(queue, [*(slot for slot, _ in claiming), *unread])
+            raise
         finally:
             rows, self._rows = self._rows, None
             for row in rows.values():
                 row.lane.put_all(row.deliveries)
-        for record in shut.end():
-            self._note_parked(queue, record)
-            self._settler.put_aside(queue, record)
+            for record in shut.end():
+                self._note_parked(queue, record)
+                self._settler.put_aside(queue, record)
         self._admit_claimed(queue)
 
     def _note_parked(self, queue: Queue, record: Park) -> None:
@@ -167,8 +171,7 @@ class Admission:
         try:
             answers = queue.claim(pairs, self._settings.dedupe_h)
         except BaseException:
-            for slot, _ in claiming:
-                self.release(queue, slot)
+            self._release_all(queue, [slot for slot, _ in claiming])
             raise
         now, now_ms = time.monotonic(), self._clock.now_ms()
         for (slot, job), may_go_on in zip(claiming, answers, strict=True):
@@ -251,6 +254,10 @@ class Admission:
     def release(self, queue: Queue, slot: Slot) -> None:
         """Give a slot back untouched: it is taken first by whoever takes next."""
         self._settler.add(queue, Release(slot, slot.state))
+
+    def _release_all(self, queue: Queue, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            self.release(queue, slot)
 
     def _admit(
         self, queue: Queue, slot: Slot, job: Job, answers: Answers, now: float, now_ms: int

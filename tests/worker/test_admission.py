@@ -113,13 +113,41 @@ def test_a_batch_that_is_broken_off_leaves_what_was_admitted_in_its_lanes(
     place: Place, two_relays: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = place.hire(file=two_relays)
-
-    def broken(payload: bytes) -> object:
-        if b"n5" in payload:
-            raise KeyboardInterrupt
-        return job.decode(payload)
-
-    monkeypatch.setattr(admission, "decode", broken)
+    monkeypatch.setattr(admission, "decode", _broken_at_5)
     with pytest.raises(KeyboardInterrupt):
         worker.admission.admit_batch(worker.queues[0], of_two_relays(40))
     assert ready(worker) == [[0, 2, 4], [1, 3]]
+    assert worker.settler.backlog == 74  # given back: those behind
+
+
+def test_a_batch_that_is_broken_off_parks_what_was_met_for_a_relay_that_is_shut(
+    place: Place, two_relays: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = place.hire(file=two_relays)
+    worker.lanes.routes["one"].hold(on=True)
+    queue, door = worker.queues[0], worker.admission
+    monkeypatch.setattr(admission, "decode", _broken_at_5)
+    with pytest.raises(KeyboardInterrupt):
+        door.admit_batch(queue, of_two_relays(40))
+    assert door.meetings[queue].in_vain == 3  # 0, which was read, and 2 and 4, at a glance
+    assert ready(worker) == [[], [1, 3]]
+
+
+def test_a_batch_that_is_broken_off_claims_no_key_for_the_next_one(
+    place: Place, two_relays: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = place.hire(file=two_relays)
+    queue, door = worker.queues[0], worker.admission
+    keyed = Slot("w", 1, 0, "w.1.0", 0, 0, FRESH, mail("keyed", dedupe_key="once"))
+    monkeypatch.setattr(admission, "decode", _broken_at_5)
+    with pytest.raises(KeyboardInterrupt):
+        door.admit_batch(queue, [keyed, *of_two_relays(3)])
+    backlog = worker.settler.backlog
+    door.admit_batch(queue, [])
+    assert worker.settler.backlog == backlog == 1  # it was given back, once
+
+
+def _broken_at_5(payload: bytes) -> object:
+    if b"n5" in payload:
+        raise KeyboardInterrupt
+    return job.decode(payload)
