@@ -276,14 +276,8 @@ class Lane(Crew):
         """Report what became of a delivery."""
         if delivery.set_aside:
             outcomes = delivery.rejoin(outcomes)
-        house, slot = self.house, delivery.slot
-        self.in_hand -= 1  # as _let_go does
-        if self.in_hand == 0:
-            house.note_busy(-1)
-        weight = slot.size or len(slot.payload)
-        house.bytes_in_hand -= weight
-        if house.bytes_of is not None:
-            house.bytes_of[delivery.queue.name] -= weight
+        house = self.house
+        self._let_go(delivery)
         house.report(delivery, outcomes, self)
         if house.is_full and (self.in_hand <= self.low or self.wants_more()):
             house.want_more()
