@@ -1,18 +1,22 @@
 """Who guesses: wrong tokens and passwords, counted by address, at all doors of a process together.
 
     guesses.wait_s(host, now)       0: what it shows may be looked at; else come back so much later
-    guesses.was_wrong(host, now)
+    guesses.was_wrong(host, now, shown)
     guesses.was_right(host, now)
 
 An address may be wrong _MANY times at once, and once in _EVERY_S from then on; what it shows
 meanwhile is not looked at, right or wrong: an answer would tell. Not so an address that has shown
 the right secret within a day. A proxy, or a machine with one program that is set up wrongly, has
-others behind it, and must not be shut for them; and who sends from there is no stranger. An IPv6
-/64 counts as one address.
+others behind it, and must not be shut for them; and who sends from there is no stranger. Nor is
+the same wrong token once more another guess: that is a program that is set up wrongly. An IPv6 /64
+counts as one address.
 
 Promised: a few hundred bytes for each of 10,000 addresses at most; nothing at all where nobody was
 wrong. Not promised: anything against somebody with many addresses. That is for the secret's length.
+Nor a place for others at an address from which somebody guesses before any of them was right.
 """
+
+from typing import TypeVar
 
 from geomail.intake.limits import network
 
@@ -21,6 +25,8 @@ _EVERY_S = 6.0
 _GOOD_FOR_S = 86_400.0
 _MOST_ADDRESSES = 10_000
 
+_Number = TypeVar("_Number", int, float)
+
 
 class Guesses:
     """Times are seconds of a monotonic clock."""
@@ -28,6 +34,7 @@ class Guesses:
     def __init__(self) -> None:
         self._until: dict[str, float] = {}  # when an address has made up for its wrong ones
         self._right: dict[str, float] = {}
+        self._last: dict[str, int] = {}  # a hash of what it has shown last, if it was wrong
 
     def wait_s(self, host: str, now: float) -> float:
         """Return how many seconds `host` has to wait before it may show something."""
@@ -39,9 +46,14 @@ class Guesses:
             return 0.0
         return excess_s
 
-    def was_wrong(self, host: str, now: float) -> None:
-        """Note that `host` has shown something wrong."""
+    def was_wrong(self, host: str, now: float, shown: bytes = b"") -> None:
+        """Note that `host` has shown something wrong; `shown`, if that can be said."""
         key = network(host)
+        if shown:
+            before, mark = self._last.pop(key, None), hash(shown)
+            _put(self._last, key, mark)
+            if before == mark:
+                return
         until = max(self._until.pop(key, 0.0), now) + _EVERY_S
         # No more than can be made up for in two minutes: of an address that has been right, any
         # number is looked at, and they must not shut it for weeks once that is a day ago.
@@ -57,7 +69,7 @@ class Guesses:
         return now - self._right.get(key, float("-inf")) < _GOOD_FOR_S
 
 
-def _put(where: dict[str, float], key: str, value: float) -> None:
+def _put(where: dict[str, _Number], key: str, value: _Number) -> None:
     if len(where) >= _MOST_ADDRESSES:
         del where[next(iter(where))]  # whom nothing was heard of for longest
     where[key] = value

@@ -182,7 +182,7 @@ class HttpDoor:
             guesses.was_right(visit.host, now)  # each time: a kept connection may last for weeks
             return None
         if said:
-            guesses.was_wrong(visit.host, now)
+            guesses.was_wrong(visit.host, now, said.encode("latin-1"))
             self._say_wrong(door="http", host=visit.host)
         why = "the token of this door expected: `Authorization: Bearer TOKEN`"
         return fault(401, why, ("WWW-Authenticate", "Bearer"))

@@ -192,7 +192,7 @@ class _Conversation:
             given = None
         shown = given.encode() if isinstance(given, str) else b""
         if not secrets.compare_digest(shown, expected):
-            guesses.was_wrong(self._host, now)
+            guesses.was_wrong(self._host, now, shown)
             self._door.say_wrong(door="tcp", host=self._host)
             self._door.reception.leaving.wait(_WRONG_TOKEN_S)  # so that trying takes long
             raise _Ended('the first document must be {"token": "…"}, with the token of this door')

@@ -114,6 +114,24 @@ def test_http_where_somebody_knew_it(house: House) -> None:
     assert shown(house, "right") == 202
 
 
+def test_a_program_with_a_wrong_token_shuts_nobody_out(house: House) -> None:
+    assert [shown(house, "old") for _ in range(20)] == [401] * 20
+    assert shown(house, "right") == 202
+
+
+def test_what_is_shown_again_is_no_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Guesses()
+    for token in (b"a", b"a", b"a", b"b", b"b", b"a"):
+        assert made.wait_s(_HERE, 1.0) == 0
+        made.was_wrong(_HERE, 1.0, token)
+    assert made.wait_s(_HERE, 1.0) > 0
+    monkeypatch.setattr(guesses, "_MOST_ADDRESSES", 10)
+    for number in range(1000):
+        made.was_wrong(f"h{number}", 1.0, b"a")
+        made.was_wrong(f"h{number}", 1.0, b"a")
+    assert len(made._last) == 10
+
+
 def test_http_on_a_connection_that_is_kept(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guesses, "_GOOD_FOR_S", 1.0)
     kept = HTTPConnection("127.0.0.1", house.port, timeout=WITHIN_S)
