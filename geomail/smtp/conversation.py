@@ -4,7 +4,7 @@ A Conversation knows its phase, what the server has announced, and which replies
 writes a command, or holds it where the one before has to be answered first. It follows what
 smtp.opening says is next, up to READY, and it ends in one way: one Lost event, with its cause, and
 nothing is written or read from then on. Of transactions it knows how many a connection may have,
-and no more: they are the client's, and so is the way of bytes in and out, which is walked with each mail.
+and no more: they are the client's, and so is the way of bytes in and out, which each mail walks.
 """
 
 from geomail.errors import ProtocolError
