@@ -4,8 +4,10 @@
 
 Rate and CPU time a mail are those of FEW mails: once with no more than those waiting, once with
 MANY behind them, by turns, each run with a fresh append-only Redis and a worker that has delivered
-FEW others before, so that nothing of its start is in it. Then one worker works off MANY mails, and
-its memory is read LOOKS times on the way, in equal steps of delivered mails.
+FEW others before, so that nothing of its start is in it. It begins when Redis has rewritten its
+append-only file, as it does after so large a push, in a process of its own: on two cores that has
+no core. Then one worker works off MANY mails, and its memory is read LOOKS times on the way, in
+equal steps of delivered mails.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import time
 from pathlib import Path
 
 import stand
+import redis
 
 from geomail.demo.processes import Worker
 from geomail.queue import Queue
@@ -60,6 +63,7 @@ def _run(port: int, depth: int, few: int) -> stand.Run:
     """Return how the second FEW mails of `depth` went."""
     with stand.fresh_queue() as (queue, url, folder):
         stand.push(queue, depth, size=_SIZE)
+        _let_it_rewrite(url)
         with stand.worker(
             folder, ["--relay", f"smtp://127.0.0.1:{port}", "--redis", url]
         ) as worker:
@@ -73,6 +77,7 @@ def _run(port: int, depth: int, few: int) -> stand.Run:
 def _grow(port: int, args: argparse.Namespace) -> None:
     with stand.fresh_queue() as (queue, url, folder):
         stand.push(queue, args.many, size=_SIZE)
+        _let_it_rewrite(url)
         with stand.worker(
             folder, ["--relay", f"smtp://127.0.0.1:{port}", "--redis", url]
         ) as worker:
@@ -84,6 +89,15 @@ def _grow(port: int, args: argparse.Namespace) -> None:
     print(f"memory after each {args.many // args.looks:,} mails, in MB:", end="")
     print("", ", ".join(f"{each:.1f}" for each in held), end="")
     print(f"; from the first look to the last {held[-1] - held[0]:+.1f}")
+
+
+def _let_it_rewrite(url: str) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    with redis.Redis.from_url(url) as link:
+        while link.info("persistence")["aof_rewrite_in_progress"]:
+            if time.monotonic() > deadline:
+                raise SystemExit("Redis does not end rewriting its append-only file")
+            time.sleep(_LOOK_S)
 
 
 def _wait(queue: Queue, worker: Worker, delivered: int) -> tuple[int, float, float]:

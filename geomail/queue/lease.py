@@ -3,20 +3,45 @@
 A name is 64 random bits, new for every registration, so nothing of an earlier life can be mistaken
 for it. What was confirmed by Redis is kept here, one character a slot, and compared with Redis's
 own table at each beat: what Redis still calls live after it has told us that it is settled was lost
-in a roll-back, and has to be said again. Pure bookkeeping: `now` is an argument, in seconds of a
-monotonic clock.
+in a roll-back, and has to be said again. Of half a minute that may be 50,000 batches, most of
+which have gone the same way: so those that have are kept together, as numbers. Pure bookkeeping:
+`now` is an argument, in seconds of a monotonic clock.
 """
 
+from array import array
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from geomail.queue.slots import LIVE_IN_REDIS
 
 LIVE, DONE, MOVED = 46, 68, 77  # '.', 'D', 'M'
 _REMEMBER_S = 30.0
+_TOGETHER_S = 1.0
+
+_Closed = dict[bytes, "array[int]"]  # what has become of their slots: batches
 
 Leak = tuple[int, int, bool]
 """Slot (seq, index) that Redis calls live and we don't, and whether we know it is delivered."""
+
+
+class Believed:
+    """What a worker believed at one moment of its batches."""
+
+    __slots__ = ("_closed", "_held")
+
+    def __init__(self, held: Mapping[int, bytes], closed: Sequence[_Closed]) -> None:
+        """`closed` does not change any more."""
+        self._held = held
+        self._closed = closed
+
+    def of(self, seqs: Collection[int]) -> dict[int, bytes]:
+        """Return one character a slot for each of these batches that was known then."""
+        found = {seq: self._held[seq] for seq in seqs if seq in self._held}
+        if others := set(seqs).difference(found):
+            for same in self._closed:
+                for fates, closed in same.items():
+                    found.update(dict.fromkeys(others.intersection(closed), fates))
+        return found
 
 
 class Lease:
@@ -31,7 +56,7 @@ class Lease:
         self.next_seq = 1
         self.suspect_seq: int | None = None
         self._held: dict[int, bytearray] = {}
-        self._closed: deque[tuple[float, int, bytearray]] = deque()
+        self._closed: deque[tuple[float, _Closed]] = deque()
 
     @property
     def is_empty(self) -> bool:
@@ -78,15 +103,17 @@ class Lease:
         held = self._held.get(seq)
         if held is not None and LIVE not in held:
             del self._held[seq]
-            self._closed.append((now_s, seq, held))
+            if not self._closed or now_s > self._closed[-1][0] + _TOGETHER_S:
+                self._closed.append((now_s, {}))
+            self._closed[-1][1].setdefault(bytes(held), array("q")).append(seq)
 
-    def snapshot(self, now_s: float) -> dict[int, bytes]:
-        """Copy what is believed now, batches closed within the last half minute included."""
-        while self._closed and self._closed[0][0] < now_s - _REMEMBER_S:
+    def snapshot(self, now_s: float) -> Believed:
+        """Keep what is believed now, batches closed within the last half minute included."""
+        while self._closed and self._closed[0][0] < now_s - _REMEMBER_S - _TOGETHER_S:
             self._closed.popleft()
-        believed = {seq: bytes(held) for _, seq, held in self._closed}
-        believed.update((seq, bytes(held)) for seq, held in self._held.items())
-        return believed
+        closed = [same for _, same in self._closed]
+        self._closed.append((now_s, {}))  # what closes from now on was not known yet
+        return Believed({seq: bytes(held) for seq, held in self._held.items()}, closed)
 
 
 def find_leaks(

@@ -101,7 +101,7 @@ class Queue:
         if table is None:
             lease.lose()
             return False
-        leaks = find_leaks(table, believed, before_seq)
+        leaks = find_leaks(table, believed.of(table), before_seq)
         if leaks:
             self._heal(lease.worker, leaks)
         return True

@@ -1,6 +1,7 @@
 """Beats, fences, reaping: who may act, and what becomes of the jobs of a worker that is gone."""
 
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -253,6 +254,37 @@ def test_leaks_are_what_redis_alone_calls_live() -> None:
         (3, 1, False),
         (4, 0, True),
     ]
+
+
+def close(lease: Lease, seq: int, now_s: float, fates: bytes = b"DD") -> None:
+    lease.hold(seq, len(fates), suspect=False)
+    for index, fate in enumerate(fates):
+        lease.mark(seq, [index], fate)
+    lease.close(seq, now_s)
+
+
+def test_what_has_closed_is_known_for_half_a_minute() -> None:
+    lease = Lease("w")
+    lease.hold(9, 2, suspect=False)
+    close(lease, 1, 0.0)
+    close(lease, 2, 0.5, b"DM")
+    believed = lease.snapshot(0.6)
+    close(lease, 3, 0.7)
+    lease.mark(9, [0], b"D"[0])
+    assert believed.of([1, 2, 3, 4, 9]) == {1: b"DD", 2: b"DM", 9: b".."}
+    assert lease.snapshot(30.5).of({1, 2, 3}) == {1: b"DD", 2: b"DM", 3: b"DD"}
+    assert lease.snapshot(32.0).of([1, 2, 3, 9]) == {9: b"D."}
+
+
+def test_what_has_closed_takes_eight_octets_a_batch() -> None:
+    lease = Lease("w")
+    tracemalloc.start()
+    for seq in range(20_000):
+        close(lease, seq, seq / 1000)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 20_000 * 12
+    assert len(lease.snapshot(20.0).of(range(20_000))) == 20_000
 
 
 def test_gap_between_beats_starts_the_count_anew() -> None:
