@@ -6,8 +6,8 @@
 When everybody is to leave, a guest that waits for the next request, document or command waits only
 for a moment, so that what crosses our leaving on the wire is answered too. One that is in the midst
 of something (`is_begun`), or has come just now, may go on for some seconds, as long as it does not
-pause; a handshake of TLS has as long as a pause. What has come by then is still read; behind it, it
-is as if the client had closed.
+pause; a handshake of TLS has as long as a pause. What has come by then is still read, for half a
+second more; behind it, it is as if the client had closed.
 
 A connection that is closed with bytes unread, or whose receiving half was shut down, is reset, and
 the last answer may be lost with it. So it is ended as RFC 9112, 9.6 says: our half first, then what
@@ -29,6 +29,7 @@ from gevent.socket import cancel_wait
 
 _MOMENT_S = 0.3  # for what is on its way while we leave
 _FINISH_S, _PAUSE_S = 5.0, 2.0  # for what has begun
+_LATEST_S = 5.5  # for who never pauses
 _NEW_S = 1.0
 _LAST_WORDS_S = 1.0
 _HANDSHAKE_S = 10.0
@@ -73,6 +74,8 @@ class Guest:
     def _read_last(self, most: int, within_s: float, *, is_begun: bool) -> bytes:
         now = time.monotonic()
         self._told_at = self._told_at or now
+        if now >= self._told_at + _LATEST_S:
+            return b""
         is_new = not self.is_known and self._told_at - self.since < _NEW_S
         patience_s = self._told_at - now + (_FINISH_S if is_begun or is_new else _MOMENT_S)
         patience_s = max(0.0, min(patience_s, _PAUSE_S))
