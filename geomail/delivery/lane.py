@@ -349,10 +349,7 @@ class Lane(Crew):
         """A MAIL was accepted: the host is well, and what it had refused it meant."""
         if self.refusals.run:
             self.bury(self.refusals.end())
-        health, now = self.health, time.monotonic()
-        health.heard_at = now  # as succeed() does
-        if now >= health.calm_until:
-            self._recover(now)
+        self.succeed()
 
     def refuse(
         self, delivery: Delivery, outcomes: list[Outcome], *, sender: str, is_lost: bool = False

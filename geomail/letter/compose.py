@@ -69,27 +69,24 @@ def compose(
         if email.raw is None:
             people = from_field + _to_fields(email, plain)
             head = _head(email, people, when, message_id, added)
-            made = message(head.encode(), email, job_id, eight_bit)
-            content, is_ascii, is_transparent = made
+            content, is_ascii, is_transparent = message(head.encode(), email, job_id, eight_bit)
             is_ascii = is_ascii and head.isascii()
             # The name of a header of the job's own may begin with a dot.
             is_transparent = is_transparent and not email.headers
         else:
-            head, is_transparent = added, False
+            head = added
             content = raw.finish(
                 email.raw, message_id=message_id, date=when, added=added, eight_bit=eight_bit
             )
-            is_ascii = content.isascii()
+            is_ascii, is_transparent = content.isascii(), False
     except UnicodeEncodeError as error:
         raise PayloadError(f"a text has a lone surrogate: {error.reason}") from None
-    if email.return_path is not None:
-        mail_from = envelope_form(email.return_path)
-    elif email.mail_from is not None:
-        mail_from = envelope_form(email.mail_from)
+    own_path = email.mail_from if email.return_path is None else email.return_path
+    if own_path is not None:
+        mail_from = envelope_form(own_path)
     smtputf8 = not (head.isascii() and mail_from.isascii() and "".join(targets).isascii())
-    dsn = None
-    if email.dsn is not None:
-        dsn = parameters(email.dsn, recipients if redirect_to is None else ())
+    told = recipients if redirect_to is None else ()
+    dsn = None if email.dsn is None else parameters(email.dsn, told)
     return Letter(mail_from, targets, content, not is_ascii, smtputf8, dsn, is_transparent)
 
 

@@ -3,8 +3,8 @@
 The first mail that finds a relay closed or full is read like any other, and parked. Those behind it
 are parked by the name of their relay alone: in the same batch, and in later ones as long as a look
 at the relay says the same, one for each batch. While its hosts back off `_TRUSTED_S` pass without
-one. So a relay that is down, or hangs, costs another one on the same list a few percent where the
-worker's core is the limit, instead of a quarter.
+one. So a mail for a relay that is down, or hangs, costs the worker 3 us, where reading it and
+parking it alone cost 12 to 16.
 
 What is parked unread is read when it is taken for its relay: what is wrong with it shows then. Jobs
 that were tried before, in PHP's format, with times of their own or with a `dedupe_key`, and what
